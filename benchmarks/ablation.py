@@ -1,11 +1,11 @@
-"""What each part of a recipe is worth on a data set: one change at a time, several seeds, one table.
+"""Measure the gain of each part of a recipe on a data set: one change at a time, several seeds, one table.
 
     python benchmarks/ablation.py --root ../shared/data/clothing --weights FOLDER --out ablation.jsonl
 
-Runs that are in the output already are not trained again, so the same command continues; --table prints what there
-is. Every run trains on train alone, and leaves its logits in a folder called as the output.
-Its last epoch is looked at as it is and with test-time augmentation, each also with a posterior correction for each
-metric (on val cross-fitted, on test with val's tau).
+Runs that are already in the output are not trained again, so the same command continues. --table prints the table of
+the runs so far. Every run trains on train alone, and leaves its logits in a folder named after the output.
+Its last epoch is judged as it is and with test-time augmentation, each also with a posterior correction for each
+metric (cross-fitted on val; test uses val's tau).
 """
 
 import argparse
@@ -68,11 +68,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 VIEWS = Views(flip=True, scales=(1.0, 1.15))
 GOALS = ("overall_accuracy", "mean_class_accuracy")
 LOOKS = ("as it is", "TTA", "corrected", "TTA corrected")
-FILES = {"mobilenetv2_100": "mobilenetv2_100_same.safetensors"}  # others are called as their backbone
+FILES = {"mobilenetv2_100": "mobilenetv2_100_same.safetensors"}  # other files are named after their backbone
 
 
 def measured(data: Data, train_config: dict[str, Any], seed: int, keep: Path) -> dict[str, Any]:
-    """Both accuracies on val and test in every look, by look, split and metric; the logits go to `keep`."""
+    """Return both accuracies by look, split and metric, and save the logits to `keep`."""
     recipe = Recipe(data=DataConfig(root="x"), metric="mean_class_accuracy", train={**train_config, "seed": seed})
     with tempfile.TemporaryDirectory() as folder:
         epochs = list(train(recipe, data, Path(folder)))
@@ -108,7 +108,7 @@ def corrected(data: Data, logits: dict[str, np.ndarray]) -> dict[str, dict[str, 
 
 
 def table(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """Mean and standard error over seeds, a line a variant and look, in Markdown."""
+    """Yield a Markdown table of means and standard errors over seeds, one line per variant and look."""
     yield "| variant | look | n | val mean class | val overall | test mean class | test overall |"
     yield "|---|---|--:|--:|--:|--:|--:|"
     for variant in VARIANTS:
@@ -125,7 +125,7 @@ def table(runs: list[dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--root", default="../shared/data/clothing")
-    ask.add_argument("--weights", type=Path, default=Path("../shared/weights"), help="a folder of files")
+    ask.add_argument("--weights", type=Path, default=Path("../shared/weights"), help="a folder of weights files")
     ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
     ask.add_argument("--out", type=Path, default=Path("mlruns/ablation.jsonl"))
     ask.add_argument("--variants", nargs="*", default=list(VARIANTS))
@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Train what the output lacks, seed by seed, so that an early end leaves whole rounds."""
+    """Train the runs that the output lacks, seed by seed, so that an interruption leaves complete rounds."""
     done = {(one["variant"], one["seed"]) for one in rounds.recorded(given.out)}
     for seed in range(given.seeds):
         for variant in given.variants:

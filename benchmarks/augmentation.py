@@ -1,11 +1,12 @@
-"""The cost of an image that an extension file changes, beside a DataLoader with two workers.
+"""Measure the cost per image of an augmentation from an extension file, compared with a DataLoader of two workers.
 
     python benchmarks/augmentation.py [--quick]
 
-Three lanes: no such change, one in plain numpy, and, where it is installed, albumentations' rotation, colours and
-holes. Images of 256 pixels become inputs of 224. Ours begins at the decoded images, with two threads; a DataLoader
-with two persistent workers reads the same decoded images and applies the same change, then torchvision's crop and
-flip. CPU time counts the workers, too. Exit code 1 where our batches are not those of one thread.
+There are three augmentations: none, one in plain numpy and, if it is installed, albumentations' rotation, colours and
+holes. Images of 256 pixels become inputs of 224. Our lane starts from the decoded images, with two threads. A
+DataLoader with two persistent workers reads the same decoded images and applies the same augmentation, then
+torchvision's crop and flip. CPU time includes the workers. The exit code is 1 if our batches with two threads differ
+from those with one.
 """
 
 import importlib.util
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as workers have it: threads that spin stall each other
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in workers: spinning threads stall each other
 
 import numpy as np
 import rounds
@@ -59,7 +60,7 @@ PLAIN = "none"
 
 
 class Decoded(Dataset[torch.Tensor]):
-    """The decoded images, each changed when it is asked for."""
+    """The decoded images, each augmented when it is requested."""
 
     def __init__(self, data: Data, name: str) -> None:
         self.images, self.name = raw(data.cache.images), name
@@ -86,7 +87,7 @@ class Decoded(Dataset[torch.Tensor]):
 
 
 def ours(data: Data, name: str) -> None:
-    """One pass over the images by the path of a CPU."""
+    """Pass once over the images by our CPU path."""
     for _ in batches(data, name):
         pass
 
@@ -104,7 +105,7 @@ def theirs(loader: DataLoader[torch.Tensor]) -> None:
 
 
 def cpu_of(pids: list[int]) -> float:
-    """CPU seconds of this process and of these, which still run."""
+    """Return the CPU seconds of this process and of the given running processes."""
     ticks = os.sysconf("SC_CLK_TCK")
     own = resource.getrusage(resource.RUSAGE_SELF)
     others = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
@@ -112,7 +113,7 @@ def cpu_of(pids: list[int]) -> float:
 
 
 def timed(work: Callable[[], None], workers: Callable[[], list[int]], figures: list[float]) -> float:
-    """Milliseconds an image by the clock; those of CPU time are added to `figures`."""
+    """Return the milliseconds per image by the clock, and append those of CPU time to `figures`."""
     before, began = cpu_of(workers()), time.perf_counter()
     work()
     took = time.perf_counter() - began
@@ -121,7 +122,7 @@ def timed(work: Callable[[], None], workers: Callable[[], list[int]], figures: l
 
 
 def gate(data: Data, names: list[str]) -> bool:
-    """Two threads give what one gives."""
+    """Return True if two threads give the same batches as one."""
     found = []
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -139,7 +140,7 @@ def main() -> int:
         for name in names:
             loader = DataLoader(Decoded(data, name), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
             before = set(multiprocessing.active_children())
-            theirs(loader)  # starts the workers, before OpenCV has threads here that a fork would stop
+            theirs(loader)  # starts the workers before OpenCV has threads in this process, which a fork would stop
             pids = [worker.pid for worker in set(multiprocessing.active_children()) - before]
             for lane, work, whose in (
                 ("ours", partial(ours, data, name), []),
@@ -150,14 +151,14 @@ def main() -> int:
         sound = gate(data, names)
         found = rounds.interleave(lanes, 4 if given.quick else 10)
     print(rounds.hardware(), "\n")
-    headers = ["augmentation", "path", "ms an image", "least", "CPU ms an image", "of the DataLoader's"]
+    headers = ["augmentation", "path", "ms per image", "least", "CPU ms per image", "over the DataLoader's"]
     print(rounds.table(headers, [line(lane, found, cpu) for lane in found]), "\n")
-    print(f"Gate, two threads give what one gives: {'passed' if sound else 'FAILED'}")
+    print(f"Gate, two threads give the same batches as one: {'passed' if sound else 'FAILED'}")
     return int(not sound)
 
 
 def used(folder: Path) -> list[str]:
-    """Put the extension files in use; the names of their augmentations."""
+    """Load the extension files, and return the names of their augmentations."""
     texts = [NUMPY] + [ALBUMENTATIONS] * (importlib.util.find_spec("albumentations") is not None)
     files = [folder / f"file{number}.py" for number in range(len(texts))]
     for path, text in zip(files, texts, strict=True):

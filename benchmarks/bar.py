@@ -1,11 +1,11 @@
-"""The bar within the epoch: an epoch that is told to a coordinator batch by batch, over one that nobody watches.
+"""Measure the cost of the progress bar: an epoch that reports its batches to a coordinator, over one that does not.
 
     python benchmarks/bar.py [--quick] [--device cuda]
 
-Both lanes are `TrainingRun.fit` and `evaluate` of `trainers.train`, on batches as small as they come. With the bar a
-worker's `Connection` looks at the cursor four times a second and sends what is new to a reader; without, the cursor
-forgets what it is set to, and no thread runs beside the training.
-Exit code 1 where the median ratio is above 1.02.
+Both lanes are `TrainingRun.fit` and `evaluate` of `trainers.train`, on very small batches. With the bar, a
+worker's `Connection` reads the cursor four times per second and sends changes to a reader. Without it, the cursor
+ignores its positions, and no thread runs beside the training.
+The exit code is 1 if the median ratio is above 1.02.
 """
 
 import socket
@@ -31,14 +31,14 @@ IMAGES, BATCH, SIDE = 1600, 16, 64
 
 
 class Forgetful(Cursor):
-    """A cursor that is at no place whatever it is told."""
+    """A cursor that ignores every position."""
 
     def __setattr__(self, name: str, value: Position | None) -> None:
         pass
 
 
 def watched(cursor_of: Callable[[Cursor], None]) -> list[bytes]:
-    """Have a worker's connection look at a cursor; returns what its coordinator reads, which grows."""
+    """Connect a worker's connection to a cursor, and return the growing list of lines that its coordinator reads."""
     ours, theirs = socket.socketpair()
     connection, lines, received = Connection(theirs), LineReader(ours), []
     cursor_of(connection.cursor)
@@ -84,7 +84,7 @@ def main() -> int:
     found = rounds.ratio(wall["with"], wall["without"], wall["without"])
     work = rounds.ratio(cpu["with"][1:], cpu["without"][1:], wall["without"])
     print(rounds.hardware(given.device), "\n")
-    headers = ["batches of an epoch", "told", "with / without", "dropped", "CPU seconds", "metric", ""]
+    headers = ["batches per epoch", "reported", "with / without", "dropped", "CPU seconds", "target", ""]
     steps = images // BATCH
     row = [steps, len(received), found, found.dropped, work, f"<= {METRIC}", rounds.verdict(found.median, METRIC)]
     print(rounds.table(headers, [row]))

@@ -1,10 +1,10 @@
-"""A build of a large cache that is killed and goes on: images, seconds and memory, as raw pixels and as JPEG.
+"""Kill and resume the build of a large cache, as raw pixels and as JPEG: images, seconds and memory.
 
     python benchmarks/cache_resumed.py [--images 200000] [--distinct 2000] [--size 64] [--kills 2]
 
-The images are hard links to some that are drawn. Each build is a process that gets SIGKILL after an equal share of
-the images, as often as --kills says, and is started again. Exit code 1 where an image differs from one decoded
-alone, where a build begins again, or where memory grows beyond that of the first process by a quarter.
+The images are hard links to a few drawn ones. Each build is a process that receives SIGKILL after an equal share of
+the images, --kills times, and is started again. The exit code is 1 if an image differs from one decoded
+alone, if a build starts from scratch, or if memory exceeds that of the first process by more than a quarter.
 """
 
 import argparse
@@ -50,7 +50,7 @@ told()
 
 
 def linked(root: Path, images: int, distinct: int, size: int) -> DataConfig:
-    """A table of so many images, most of them hard links."""
+    """Write a table of `images` images, all but `distinct` of them hard links."""
     config = draw(root, train=distinct, val=0, size=size)
     lines = (root / "labels.csv").read_text().splitlines()
     rows = [lines[0]]
@@ -65,7 +65,7 @@ def linked(root: Path, images: int, distinct: int, size: int) -> DataConfig:
 
 @dataclass(frozen=True)
 class Build:
-    """One process: how it ended, the images that were there when it began, its seconds, CPU seconds, memory in MB."""
+    """One process: its end, the images present at its start, its seconds, CPU seconds, and memory in MB."""
 
     cache: str
     number: int
@@ -77,7 +77,7 @@ class Build:
 
 
 def builds(config: DataConfig, folder: Path, images: int, kills: int, shard: int) -> list[Build]:
-    """Each process that took part in a cache of so many images."""
+    """Return each process that took part in building a cache of `images` images."""
     found = []
     for number in range(kills + 1):
         until = images * (number + 1) // (kills + 1) if number < kills else 2 * images
@@ -91,7 +91,7 @@ def builds(config: DataConfig, folder: Path, images: int, kills: int, shard: int
 
 
 def right(config: DataConfig, table: Table, folder: Path, distinct: int) -> bool:
-    """Whether images all over the cache are those of a small cache of the drawn ones alone."""
+    """Return True if images from all over the cache equal those of a small cache of the drawn images alone."""
     small = Table(table.root, table.categories, table.rows[:distinct])
     whole, alone = open_cache(table, config, folder), open_cache(small, config, folder / "alone")
     rows = np.random.default_rng(0).integers(0, len(table.rows), 500)
@@ -105,7 +105,7 @@ def main() -> int:
     ask.add_argument("--distinct", type=int, default=2000)
     ask.add_argument("--size", type=int, default=64)
     ask.add_argument("--kills", type=int, default=2)
-    ask.add_argument("--shard", type=int, default=2**28, help="bytes of pixels between two records")
+    ask.add_argument("--shard", type=int, default=2**28, help="bytes of pixels between two records of progress")
     given = ask.parse_args()
     lines: list[Build] = []
     held = True
@@ -121,9 +121,9 @@ def main() -> int:
             held = held and flat and resumed and right(config, table, folder, given.distinct)
             lines += found
     print(rounds.hardware(), "\n")
-    headers = ["cache", "process", "end", "first progress at", "seconds", "CPU seconds", "memory of its own, MB"]
+    headers = ["cache", "process", "outcome", "continues at image", "seconds", "CPU seconds", "own memory, MB"]
     print(rounds.table(headers, map(astuple, lines)), "\n")
-    print("what was promised held" if held else "what was promised did NOT hold")
+    print("all promises held" if held else "a promise did NOT hold")
     return int(not held)
 
 

@@ -1,11 +1,11 @@
-"""What the size of the cache, and JPEG in it, are worth: score and images a second, the same recipe and seeds.
+"""Measure the effect of the cache's size, and of JPEG in it, on score and speed, for equal recipes and seeds.
 
     python benchmarks/cache_size.py --root data/clothing --weights weights/tf_efficientnet_lite0.safetensors
     python benchmarks/cache_size.py --drawn 600
 
-The cache at 1.14 times the network's input, at the size that lets no random crop be enlarged, and that as JPEG. The
-set is a table with a test split, or drawn here: pictures of 1,000 x 1,000 pixels in which a mark of --mark pixels is
-the class. Seed by seed, with one line of JSON for each run in --out; what is there is not trained again.
+There are three caches: 1.14 times the network's input, large enough that no random crop is enlarged, and the latter
+as JPEG. The data set is a table with a test split, or is drawn here: pictures of 1,000 x 1,000 pixels in which a mark
+of --mark pixels is the class. Each run adds one line of JSON to --out. Runs that are there are not trained again.
 """
 
 import argparse
@@ -42,7 +42,7 @@ COSTS = ("images_per_second", "cpu_ms_per_image", "load")
 
 
 def draw(root: Path, count: int, size: int) -> None:
-    """A table of so many pictures, a sixth of them val and a sixth test; what is small in them is their class."""
+    """Draw a table of `count` pictures, a sixth of them val and a sixth test, whose class is a small mark."""
     (root / "images").mkdir(parents=True)
     rng, rows = np.random.default_rng(0), []
     classes = {name: classes for classes, name in FASHION.items()}
@@ -59,7 +59,7 @@ def draw(root: Path, count: int, size: int) -> None:
 
 
 def _paint(image: Image.Image, mark: str, size: int, rng: np.random.Generator) -> None:
-    """A white mark on a dark patch, in the middle half of the picture."""
+    """Paint a white mark on a dark patch in the middle half of the picture."""
     left, top = (int(rng.integers(SIDE // 4, 3 * SIDE // 4)) for _ in range(2))
     brush, right, bottom = ImageDraw.Draw(image), left + size, top + size
     box, stroke, edge = (left, top, right, bottom), size // 4, size // 3
@@ -77,7 +77,7 @@ def _paint(image: Image.Image, mark: str, size: int, rng: np.random.Generator) -
 
 
 def run(given: argparse.Namespace, root: Path) -> None:
-    """Train what --out lacks, seed by seed, so that an early end leaves whole rounds."""
+    """Train the runs that --out lacks, seed by seed, so that an interruption leaves complete rounds."""
     done = {(one["variant"], one["seed"]) for one in rounds.recorded(given.out)}
     for seed in range(given.seeds):
         for variant in VARIANTS:
@@ -89,7 +89,7 @@ def run(given: argparse.Namespace, root: Path) -> None:
 
 
 def measured(given: argparse.Namespace, root: Path, variant: str, seed: int) -> dict[str, Any]:
-    """One training: its scores on test, its images a second, how the images are decoded, and the load beside it."""
+    """Train once, and return the scores on test, images per second, size of decoded images, and load average."""
     fits, kind = VARIANTS[variant]
     config = DataConfig(layout="table", root=str(root), cache=kind)
     how = Recipe.model_validate({"data": config.model_dump(), "train": chosen(given, seed)})
@@ -133,7 +133,7 @@ def chosen(given: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 def table(runs: list[dict[str, Any]]) -> Iterator[list[object]]:
-    """A line for each variant: mean and standard error over seeds, and what it gains on the first seed by seed."""
+    """Yield a line per variant: means and standard errors over seeds, and its gain over the first variant."""
     first = {one["seed"]: one for one in runs if one["variant"] == next(iter(VARIANTS))}
     for variant in VARIANTS:
         mine = [one for one in runs if one["variant"] == variant]
@@ -147,9 +147,9 @@ def table(runs: list[dict[str, Any]]) -> Iterator[list[object]]:
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--root", type=Path)
-    ask.add_argument("--drawn", type=int, default=0, help="so many pictures are drawn instead")
-    ask.add_argument("--mark", type=int, default=28, help="pixels of what tells the classes of drawn pictures apart")
-    ask.add_argument("--weights", help="a file, or a folder of <backbone>.safetensors; random ones when left out")
+    ask.add_argument("--drawn", type=int, default=0, help="draw this number of pictures instead")
+    ask.add_argument("--mark", type=int, default=28, help="size in pixels of the marks in drawn pictures")
+    ask.add_argument("--weights", help="a file, or a folder of <backbone>.safetensors; default: random weights")
     ask.add_argument("--backbone", default="tf_efficientnet_lite0")
     ask.add_argument("--size", type=int, default=112)
     ask.add_argument("--epochs", type=int, default=6)
@@ -166,7 +166,7 @@ def main() -> None:
         draw(root, given.drawn, given.mark)
     run(given, root)
     print(rounds.hardware(given.device), "\n")
-    headers = ["cache", "px", "n", *METRICS, "gain", "images/s", "CPU ms an image", "load"]
+    headers = ["cache", "px", "n", *METRICS, "gain", "images/s", "CPU ms per image", "load"]
     print(rounds.table(headers, table(rounds.recorded(given.out))))
 
 

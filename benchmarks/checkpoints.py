@@ -1,12 +1,12 @@
-"""How much of a trial a device spends outside its steps because of checkpoints.
+"""Measure the share of a trial that a device spends outside its steps because of checkpoints.
 
     python benchmarks/checkpoints.py [--quick]
 
-A ResNet-50 with AdamW and EMA on 5,000 images in batches of 64: checkpoints of 360 MB, models of 90. The device is
-simulated: it takes 1,000 or 3,000 images a second and leaves the processor alone meanwhile. What the sleep oversleeps
-counts as time outside steps, as it does without a single checkpoint before the end. "After each epoch" waits for each
-write, as training did before a thread wrote. Of a GPU the copy off the device is not in it: 450 MB through pinned
-memory. Exit code 1 where the two ways leave other epochs, weights or predictions.
+The trial is a ResNet-50 with AdamW and EMA on 5,000 images in batches of 64: checkpoints of 360 MB, models of 90 MB.
+The device is simulated: it processes 1,000 or 3,000 images per second and leaves the processor idle meanwhile.
+Sleeping too long counts as time outside steps, also in the lane without a checkpoint before the end. The lane "after
+each epoch" waits for each write, as training did before a thread wrote checkpoints. The copy off a GPU (450 MB
+through pinned memory) is not included. The exit code is 1 if the lanes leave different weights or predictions.
 """
 
 import os
@@ -39,7 +39,7 @@ BESIDE, AFTER, NONE = "beside training", "after each epoch", "at the end alone"
 
 
 class Simulated(training.TrainingRun):
-    """A run whose epochs change the weights once, and otherwise take the time of a device."""
+    """A run whose epochs change the weights once and otherwise sleep for the time that a device would take."""
 
     rate, waits = RATES[0], False
 
@@ -69,7 +69,7 @@ def scores(value: float) -> Scores:
 
 
 def outside(recipe: Recipe, data: Data, folder: Path, rate: int, how: str) -> float:
-    """The share of a trial, from its first step until all is on disk, that the device spends outside its steps."""
+    """Return the share of a trial, from its first step until all is on disk, that is spent outside steps."""
     os.environ[INTERVAL_VARIABLE] = {BESIDE: str(CHECKPOINT_INTERVAL_S), AFTER: "0", NONE: "1e9"}[how]
     kind = type("Lane", (Simulated,), {"rate": rate, "waits": how == AFTER})
     with mock.patch.object(training, "TrainingRun", kind), tempfile.TemporaryDirectory(dir=folder) as place:
@@ -87,14 +87,14 @@ left: dict[tuple[int, str], tuple[dict[str, torch.Tensor], bytes]] = {}
 
 
 def sound() -> bool:
-    """Whether the two ways of a rate left the same weights and predictions."""
+    """Return True if both lanes of each rate left the same weights and predictions."""
     pairs = [(left[rate, BESIDE], left[rate, AFTER]) for rate in RATES]
     weights = all(torch.equal(one[name], other[name]) for (one, _), (other, _) in pairs for name in one)
     return weights and all(one == other for (_, one), (_, other) in pairs)
 
 
 def line(lane: str, values: list[float], *, judged: bool) -> list[object]:
-    """The figures of a lane; those of few epochs are not `judged`, for their end weighs too much."""
+    """Return the figures of a lane, unjudged if there are so few epochs that the end weighs too much."""
     rate, how = lane.split(" ", 1)
     middle = float(np.median(values))
     judged = judged and rate == str(RATES[0]) and how == BESIDE
@@ -127,7 +127,7 @@ def main() -> int:
         }
         found = rounds.interleave(lanes, many)
     print(rounds.hardware(), "\n")
-    headers = ["images/s", f"checkpoints, {epochs} epochs", "outside steps, median", "least", "most", "metric", ""]
+    headers = ["images/s", f"checkpoints, {epochs} epochs", "outside steps, median", "least", "most", "target", ""]
     print(rounds.table(headers, (line(*one, judged=not given.quick) for one in found.items())), "\n")
     print(f"Gate, weights and predictions: {'passed' if sound() else 'FAILED'}")
     return int(not sound())

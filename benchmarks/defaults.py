@@ -1,10 +1,11 @@
-"""Three defaults measured: label smoothing, the fit of the posterior correction, and the epoch that counts.
+"""Measure three defaults: label smoothing, the fit of the posterior correction, and the epoch that counts.
 
     python benchmarks/defaults.py --root DATA --weights FILE.safetensors --out FOLDER [--frozen] [--quick]
 
 Every run is a MobileNetV2 with its family's defaults, for mean class accuracy. FOLDER keeps the logits of the second
-half of its epochs, so that all policies are compared on the same runs; what is there is not trained again.
---frozen trains linear heads on the features of the pretrained backbone: minutes instead of hours, and weaker models.
+half of the epochs, so that all policies are compared on the same runs. Runs that are there are not trained again.
+--frozen trains linear heads on the features of the pretrained backbone, in minutes instead of hours, but with weaker
+models.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from trainers.train import train
 SMOOTHINGS = (0.0, 0.1)
 FITS = {"train": ("train",), "all": ("train", "val")}
 VIEWS = Views(flip=True, scales=(1.0, 1.15))
-MIRRORED = (0, 2)  # of these views, those that training sees: the whole image, and its mirror image
+MIRRORED = (0, 2)  # the views that training sees: the whole image and its mirror image
 GOAL = "mean_class_accuracy"
 CPU = torch.device("cpu")
 Logits = dict[str, np.ndarray]  # [epochs, N, sum C], by split and look
@@ -48,7 +49,7 @@ Logits = dict[str, np.ndarray]  # [epochs, N, sum C], by split and look
 
 # ------------------------------------------------------------------------------------------------ runs
 class Bench:
-    """The data set and where everything lies."""
+    """The data set, and the recipes and runs on it."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given, self.size = given, given.image_size
@@ -75,7 +76,7 @@ class Bench:
         return frequency.log_prior(self.data.counts(self.data.table.indices(*FITS[fit])))
 
     def run(self, smoothing: float, seed: int, fit: str) -> Logits:
-        """Logits of one training, from the folder where they are there already."""
+        """Return the logits of one training, from the folder if they are already there."""
         kind = "frozen" if self.given.frozen else "whole"
         path: Path = self.given.out / f"{kind}-{self.size}-{fit}-{smoothing}-{seed}.npz"
         if not path.exists():
@@ -88,9 +89,9 @@ class Bench:
             return dict(found)
 
     def networks(self, smoothing: float, seed: int, fit: str) -> Iterator[Logits]:
-        """Logits after each epoch of a whole network."""
+        """Yield the logits after each epoch of a whole network."""
         asked = self.recipe(smoothing, seed)
-        os.environ[INTERVAL_VARIABLE] = "0"  # a checkpoint of each epoch
+        os.environ[INTERVAL_VARIABLE] = "0"  # a checkpoint after each epoch
         with tempfile.TemporaryDirectory() as folder:
             for epoch in train(asked, self.data, Path(folder), fit=FITS[fit]):
                 late = epoch.number > self.given.epochs // 2
@@ -106,7 +107,7 @@ class Bench:
         return {f"{s} {look}": lens.logits(net, self.rows[s], looks[look]).numpy() for s in splits for look in looks}
 
     def heads(self, smoothing: float, seed: int, fit: str) -> Iterator[Logits]:
-        """Logits after each epoch of a linear head on the frozen backbone's features."""
+        """Yield the logits after each epoch of a linear head on the frozen backbone's features."""
         config, seen = self.recipe(smoothing, seed).train, self.features
         x = torch.from_numpy(np.concatenate([seen[split][list(MIRRORED)] for split in FITS[fit]], 1))
         y = torch.from_numpy(np.concatenate([self.labels[split] for split in FITS[fit]]))
@@ -133,7 +134,7 @@ class Bench:
 
     @property
     def features(self) -> dict[str, np.ndarray]:
-        """Features of every view of every image, [views, N, D] by split, from the folder once they are there."""
+        """The features of every view of every image, [views, N, D] by split; from the folder if they are there."""
         path: Path = self.given.out / f"features-{self.size}.npz"
         if not path.exists():
             arrays: dict[str, Any] = {split: self._features(split) for split in self.rows}
@@ -165,7 +166,7 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
 
 # -------------------------------------------------------------------------------------------- policies
 class Sight:
-    """Logits [N, sum C] of val, their labels and prior: what a correction is fitted to."""
+    """Logits [N, sum C] of val with their labels and prior, to which a correction is fitted."""
 
     def __init__(self, bench: Bench, logits: np.ndarray) -> None:
         self.logits, self.labels, self.prior = logits, bench.labels["val"], bench.prior("train")
@@ -176,11 +177,11 @@ class Sight:
         return logit_adjustment.Fitting(used, self.labels, self.prior, self.categories)
 
     def grid(self) -> np.ndarray:
-        """Strength of each class, [sum C]: the best one on val."""
+        """Return the strength that is best on val, for each class: [sum C]."""
         return np.full(sum(self.sizes), self.fitting().fit(GOAL, 0.0).tau)
 
     def by_category(self) -> np.ndarray:
-        """The best one of each category."""
+        """Return the best strength of each category, for each of its classes: [sum C]."""
         ends = np.cumsum(self.sizes)
         found = []
         for k, (size, end) in enumerate(zip(self.sizes, ends, strict=True)):
@@ -192,7 +193,7 @@ class Sight:
         return np.repeat(found, self.sizes)
 
     def temperature(self) -> np.ndarray:
-        """The best one of logits that a temperature a category has calibrated (Guo et al. 2017)."""
+        """Return the best strength for logits calibrated by a temperature per category (Guo et al. 2017)."""
         heat = np.repeat(self._temperatures(), self.sizes)
         return heat * self.fitting((self.logits / heat).astype(np.float32)).fit(GOAL, 0.0).tau
 
@@ -208,7 +209,7 @@ class Sight:
         return found
 
     def shrunk(self, errors: float = 1.0) -> np.ndarray:
-        """The one nearest 0 that is within a standard error of the best, by the jackknife over folds."""
+        """Return the strength nearest 0 within `errors` standard errors of the best, by the jackknife over folds."""
         counts = self.fitting().counts  # [taus, folds, 3, sum C]
         whole, folds = counts.sum(1), counts.shape[1]
         without = np.array([self._values(whole - counts[:, fold]) for fold in range(folds)])
@@ -232,15 +233,15 @@ POLICIES: dict[str, tuple[str, Callable[[Sight], np.ndarray]]] = {
     "fitted to single images (before)": ("single", Sight.grid),
     "fitted to the views (now)": ("views", Sight.grid),
     "a temperature first": ("views", Sight.temperature),
-    "a strength a category": ("views", Sight.by_category),
+    "a strength per category": ("views", Sight.by_category),
     "shrunk by half a standard error": ("views", lambda sight: sight.shrunk(0.5)),
     "shrunk by a standard error": ("views", Sight.shrunk),
 }
-"""What the logits of val are that a policy sees, and what it makes of them."""
+"""The val logits that each policy is fitted to, and the function that fits it."""
 
 
 def judged(bench: Bench, logits: np.ndarray, shift: np.ndarray) -> tuple[float, float]:
-    """Mean class and overall accuracy on test of corrected logits."""
+    """Return the mean class and overall accuracy of corrected logits on test."""
     found = metrics.scores(
         (logits - shift).astype(np.float32), bench.labels["test"], bench.data.table.categories, loss=0
     )
@@ -249,7 +250,7 @@ def judged(bench: Bench, logits: np.ndarray, shift: np.ndarray) -> tuple[float, 
 
 # ---------------------------------------------------------------------------------------------- tables
 def corrections(bench: Bench, seeds: range) -> Iterator[list[object]]:
-    """The last epoch's predictions with every policy: smoothing, policy, strength, both accuracies on test."""
+    """Yield a line per smoothing and policy for the last epoch: strength, and both accuracies on test."""
     prior = bench.prior("train")
     for smoothing in SMOOTHINGS:
         found: dict[str, list[tuple[float, ...]]] = {name: [] for name in POLICIES}
@@ -263,7 +264,7 @@ def corrections(bench: Bench, seeds: range) -> Iterator[list[object]]:
 
 
 def epochs(bench: Bench, seeds: range) -> Iterator[list[object]]:
-    """The best epoch by val and the last one: val, test, and test of the retraining that ends there."""
+    """Yield lines for the best epoch by val and the last one: val, test, and test of a retraining that ends there."""
     for smoothing in SMOOTHINGS:
         found: dict[str, list[tuple[float, ...]]] = {"best on val": [], "last": []}
         for seed in seeds:
@@ -292,10 +293,10 @@ def main() -> None:
     device.use_threads(1)
     bench, seeds = Bench(given), range(given.seeds)
     print(hardware(given.device))
-    print("\nLast epoch, trained on train, test through the views:\n")
+    print("\nThe last epoch, trained on train, scored on test through the views:\n")
     accuracies = [f"test {name}" for name in ("mean class", "overall")]
     print(markdown(["smoothing", "correction", "tau", *accuracies], corrections(bench, seeds)), flush=True)
-    print("\nThe epoch that counts; the value on val is cross-fitted, and of single images:\n")
+    print("\nThe epoch that counts; val is cross-fitted, on single images:\n")
     heads = [
         "epochs",
         "val mean class",

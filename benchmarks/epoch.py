@@ -1,11 +1,11 @@
-"""R: an epoch of training over the same steps on one batch that is there already.
+"""Measure R: the duration of an epoch of training over that of the same steps on one batch in memory.
 
     python benchmarks/epoch.py [--quick] [--device cuda]
 
-Ours is `TrainingRun.fit` of `trainers.train`. Beside it a plain script: a DataLoader with two persistent
-workers, torchvision transforms, pinned memory and mixed precision on a GPU. All three begin with the same weights and
-see as many images.
-Exit code 1 where ours and the plain script end further apart on val than chance puts them.
+Our lane is `TrainingRun.fit` of `trainers.train`. The plain lane is a script with a DataLoader of two persistent
+workers, torchvision transforms, and pinned memory and mixed precision on a GPU. All lanes start from the same weights
+and see equally many images.
+The exit code is 1 if the accuracies of ours and the plain script on val differ by more than chance allows.
 """
 
 import copy
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import rounds
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as workers have it; torch reads it when it is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in workers; torch reads it when it is loaded
 
 import torch
 from feed import by_torchvision
@@ -45,13 +45,13 @@ AUGMENT = {
     "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
 }
 VAL = 120
-EQUAL = 0.9  # least share of equal answers: so little trained, a network is often undecided between two
+EQUAL = 0.9  # least share of equal answers: a network with so little training is often undecided between two
 WORKERS = 2
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the side of its input, and the images of an epoch."""
+    """A network, the side of its input, and the number of images per epoch."""
 
     backbone: str
     size: int
@@ -66,7 +66,7 @@ CUDA: tuple[Case, ...] = (Case("resnet50", 224, 4096, 128, 1.05), Case("convnext
 
 
 class Files(Dataset[tuple[Tensor, Tensor]]):
-    """Each image of a split decoded and changed when it is asked for, as in a plain script."""
+    """The images of a split, each decoded and augmented when it is requested, as in a plain script."""
 
     def __init__(self, data: Data, split: str, transform: Callable[[Image.Image], Tensor]) -> None:
         rows = data.table.indices(split)
@@ -81,7 +81,7 @@ class Files(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Plain:
-    """The training script that people write first, with what everybody knows to make it fast."""
+    """The training script that people write first, with the well-known ways to make it fast."""
 
     def __init__(self, run: TrainingRun, case: Case) -> None:
         self.run, self.net = run, copy.deepcopy(run.net)
@@ -116,14 +116,14 @@ class Plain:
 
     @torch.inference_mode()
     def answers(self) -> np.ndarray:
-        """The likeliest classes of val, [N, K], through this script's way of evaluating."""
+        """Return the likeliest classes of val, [N, K], as this script evaluates."""
         self.net.eval()
         logits = torch.cat([self._see(images) for images, _ in self.val]).float().cpu().numpy()
         return metrics.answers(logits, metrics.Columns.of(self.run.data.categories))
 
 
 class Floor:
-    """The steps of ours on one batch, again and again."""
+    """The training steps of our lane, repeated on one batch."""
 
     def __init__(self, run: TrainingRun, steps: int) -> None:
         self.run, self.steps = run, steps
@@ -141,7 +141,7 @@ class Floor:
 
 
 class Timed:
-    """An epoch's wall seconds; its CPU seconds are kept beside."""
+    """A lane that returns an epoch's wall seconds and keeps its CPU seconds."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.work = work
@@ -154,7 +154,7 @@ class Timed:
 
 
 def measured(case: Case, device: str, count: int, folder: Path) -> tuple[list[list[object]], list[object]]:
-    """Two lines of the table and one of the gate."""
+    """Return two lines for the table and one for the gate."""
     side = -(-round(1.14 * case.size) // 32) * 32
     config = draw(folder / "images", train=case.images, val=VAL, size=side)
     data = Data.open(config, folder / "cache")
@@ -188,9 +188,9 @@ def lines(case: Case, lanes: dict[str, Timed], wall: dict[str, list[float]]) -> 
 
 
 def gate(case: Case, ours: TrainingRun, plain: Plain) -> list[object]:
-    """Accuracy of both on val after as many images; apart by chance means within three standard errors.
+    """Compare both accuracies on val after equally many images, which may differ by three standard errors.
 
-    And the weights of the plain script seen in both ways of evaluating: the share of equal answers.
+    Also compare the answers of the plain script's weights as both lanes evaluate them, by the share of equal ones.
     """
     asked = metrics.Columns.of(ours.data.categories)
     true = metrics.truths(ours.data.labels(ours.val), asked)
@@ -216,11 +216,11 @@ def main() -> int:
             some, one = measured(case, given.device, 5 if given.quick else 9, Path(folder))
         found, gates = found + some, [*gates, one]
     print(rounds.hardware(given.device), "\n")
-    headers = ["network", "side", "path", "R", "dropped", "R of CPU seconds", "floor, ms an image", "metric", ""]
+    headers = ["network", "side", "path", "R", "dropped", "R of CPU seconds", "floor, ms per image", "target", ""]
     print(rounds.table(headers, found), "\n")
     print(
         rounds.table(
-            ["network", "side", "val, ours", "val, plain", "apart at most", "same weights, equal answers", "gate"],
+            ["network", "side", "val, ours", "val, plain", "may differ by", "same weights, equal answers", "gate"],
             gates,
         )
     )

@@ -1,12 +1,13 @@
-"""The comparison that decides: the same photographs, weights, cores and hours; the score on a test split.
+"""Compare `sweep` with other tools on equal photographs, weights, cores and hours, by the score on a test split.
 
     python benchmarks/equal_hours.py --root DATA --weights FILE --hours 0.5 --seeds 3 --fastai FASTAI/bin/python
 
-DATA is a table with splits whose test images have labels: labels.csv with path, split and a column a category. Lanes:
-`sweep` with hours alone, and with the shipped cpu_*.yaml, whose weights lie in the same folder, for each metric; one
-default training of `sweep`; a good recipe around timm (peer_timm.py); fastai's fine_tune (peer_fastai.py), where
---fastai names the Python of an environment that has it. All train on train and val in the end, and predict test,
-which none of them sees. One line of JSON per run goes to --out; what is there is not run again. Ends with the table.
+DATA is a table with splits whose test images have labels: labels.csv with path, split and one column per category.
+The lanes are, for each metric, `sweep` with hours alone, `sweep` with the shipped cpu_*.yaml (whose weights lie in
+the same folder) and one default training of `sweep`; then a good recipe around timm (peer_timm.py), and fastai's
+fine_tune (peer_fastai.py), if --fastai names the Python of an environment that has it. In the end, all train on train
+and val and predict test, which none of them sees. Each run adds one line of JSON to --out. Runs that are there are
+not repeated. The script ends with the table.
 """
 
 import argparse
@@ -42,7 +43,7 @@ train:
 
 @dataclass(frozen=True)
 class Lane:
-    """One way to spend the hours, by name; `metric`: what it is told to be good at, where it can be told."""
+    """One way to spend the hours, by name; `metric` is the one that it optimizes, if that can be chosen."""
 
     name: str
     metric: str | None = None
@@ -64,7 +65,7 @@ LANES = (
 
 # ------------------------------------------------------------------------------------------- running
 def run(given: argparse.Namespace, lane: Lane, seed: int) -> Path | None:
-    """Run a lane in a folder of its own; returns its predictions, None where it cannot be had here."""
+    """Run a lane in its own folder and return its predictions, or None if its tool is not installed."""
     folder: Path = given.work / f"{lane.title} {given.hours:g} h {seed}"
     folder.mkdir(parents=True, exist_ok=True)
     if lane.metric is None:
@@ -74,7 +75,7 @@ def run(given: argparse.Namespace, lane: Lane, seed: int) -> Path | None:
 
 
 def final(folder: Path, *, alone: bool = False) -> Path:
-    """The config.json of the final model that a sweep ended with, or of its best trial `alone`."""
+    """Return the config.json of the final model of a sweep, or that of its best trial `alone`."""
     found = {
         path: json.loads(path.read_text()) for path in sorted(folder.glob("mlruns/studies/*/finals/*/config.json"))
     }
@@ -125,16 +126,16 @@ def _sweep(given: argparse.Namespace, lane: Lane, seed: int, folder: Path) -> No
 
 
 def _call(command: Sequence[str], folder: Path) -> None:
-    """Run a command in a folder, what it says in log.txt there; ends this script where it fails."""
+    """Run a command in a folder, with its output in log.txt there; end this script if it fails."""
     with (folder / "log.txt").open("w") as log:
         ended = subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     if ended.returncode:
-        sys.exit(f"{command[1]} ended with {ended.returncode}: see {folder}/log.txt")
+        sys.exit(f"{command[1]} exited with code {ended.returncode}: see {folder}/log.txt")
 
 
 # ------------------------------------------------------------------------------------------- scoring
 def scored(table: peers.Table, predictions: Path) -> dict[str, Any]:
-    """Both accuracies of a file of predictions on the test images, and their standard errors over images."""
+    """Return both accuracies of a file of predictions on the test images, with standard errors over images."""
     with predictions.open(newline="") as file:
         said = {line["path"]: line for line in csv.DictReader(file)}
     rows = table.split("test")
@@ -154,7 +155,7 @@ def scored(table: peers.Table, predictions: Path) -> dict[str, Any]:
 
 
 def measure(given: argparse.Namespace) -> None:
-    """Run what --out lacks, seed by seed, so that an early end leaves whole rounds."""
+    """Run the lanes that --out lacks, seed by seed, so that an interruption leaves complete rounds."""
     table = peers.read(given.root)
     done = {(one["lane"], one["hours"], one["seed"]) for one in rounds.recorded(given.out)}
     for seed in range(given.seeds):
@@ -163,7 +164,7 @@ def measure(given: argparse.Namespace) -> None:
                 continue
             began = time.monotonic()
             if (predictions := run(given, lane, seed)) is None:
-                print(f"{lane.title}: skipped, no Python is named that has it", flush=True)
+                print(f"{lane.title}: skipped, no Python with it is named", flush=True)
                 continue
             line = {"lane": lane.title, "hours": given.hours, "seed": seed, "took": time.monotonic() - began}
             line |= {"found": scored(table, predictions), "where": rounds.hardware()}
@@ -176,7 +177,7 @@ def measure(given: argparse.Namespace) -> None:
 
 
 def lines(runs: Sequence[dict[str, Any]], hours: float) -> Iterator[list[object]]:
-    """A line per lane: means over seeds with their standard errors, and the error over images of one run."""
+    """Yield a line per lane: means over seeds with standard errors, and the standard error of one run over images."""
     for lane in LANES:
         mine = [one for one in runs if (one["lane"], one["hours"]) == (lane.title, hours)]
         if mine:
@@ -195,13 +196,13 @@ def main() -> None:
     ask.add_argument("--weights", type=Path, default=Path("../shared/weights/mobilenetv2_100_same.safetensors"))
     ask.add_argument("--backbone", default="mobilenetv2_100")
     ask.add_argument("--arguments", default='{"pad_type": "same"}', help="of timm.create_model, as JSON")
-    ask.add_argument("--size", type=int, default=160, help="pixels, for lanes that do not choose them")
-    ask.add_argument("--epochs", type=int, default=12, help="of the one default training")
+    ask.add_argument("--size", type=int, default=160, help="pixels, for lanes that do not choose a size")
+    ask.add_argument("--epochs", type=int, default=12, help="epochs of the one default training")
     ask.add_argument("--hours", type=float, default=0.5)
     ask.add_argument("--seeds", type=int, default=3)
     ask.add_argument("--lanes", nargs="*", default=[lane.name for lane in LANES])
     ask.add_argument("--fastai", help="the Python of an environment that has fastai")
-    ask.add_argument("--work", type=Path, default=Path("mlruns/equal_hours"), help="a folder per run")
+    ask.add_argument("--work", type=Path, default=Path("mlruns/equal_hours"), help="holds one folder per run")
     ask.add_argument("--out", type=Path, default=Path("mlruns/equal_hours.jsonl"))
     given = ask.parse_args()
     for name in ("root", "weights", "work", "out"):

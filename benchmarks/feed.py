@@ -1,11 +1,11 @@
-"""CPU time of an image on its way to a network, by path.
+"""Measure the CPU time per image on the way to a network, by path.
 
     python benchmarks/feed.py [--quick]
 
-One thread; JPEGs of 300 x 300 to 224 and to 64 pixels. Ours begins at the decoded images, which every trial shares;
-the others decode each time. A second table compares the cache's size, which lets no random crop be enlarged, with
-1.14 times the network's input: originals of 448 x 448, to 112, 160 and 224 pixels. Exit code 1 where our lanes do not
-make the images that Pillow makes.
+One thread turns JPEGs of 300 x 300 pixels into inputs of 224 and 64. Our path starts from the decoded images, which
+all trials share. The others decode each time. A second table compares a cache in which no random crop is enlarged
+with one of 1.14 times the network's input: originals of 448 x 448 become inputs of 112, 160 and 224 pixels. The exit
+code is 1 if our images differ from Pillow's.
 """
 
 import math
@@ -38,19 +38,19 @@ CROP = {"random_resized_crop": {"scale": (0.35, 1.0)}}
 COLOUR = {"color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}}
 FULL = Augment(**CROP, **COLOUR, rotation=10)
 BATCH = 64
-LEAST = 40.0  # dB, of the gate
+LEAST = 40.0  # dB, for the gate
 THEIRS = "torchvision, a JPEG each time"
 
 
 def raw(images: Images) -> NDArray[np.uint8]:
-    """The same, which the data set here keeps as pixels."""
+    """Return the images, which must be kept as raw pixels. Raise TypeError if they are JPEGs."""
     if isinstance(images, JpegImages):
-        raise TypeError("the cache is of JPEGs, and not of pixels")
+        raise TypeError("the cache holds JPEGs, not raw pixels")
     return images
 
 
 class Paths:
-    """The ways of one batch to one size."""
+    """The paths of one batch to inputs of one size."""
 
     def __init__(self, data: Data, size: int) -> None:
         self.data, self.size = data, size
@@ -74,13 +74,13 @@ class Paths:
         return augmentation.apply(images, self.draw(config), self.size, EYE.mean, EYE.std)[0]
 
     def looks(self) -> dict[str, Callable[[], object]]:
-        """What the size of the cache bears on."""
+        """Return the paths that depend on the size of the cache."""
         whole = (0, 0, self.images.shape[1], self.images.shape[1], False)
         return {
             "gather alone": lambda: gather(self.images, self.rows),
             "training: crop, flip": lambda: self.hosted(Augment(**CROP)),
             "training: crop, flip, rotation": lambda: self.hosted(Augment(**CROP, rotation=10)),
-            "training: the lane of a GPU, run here": lambda: self.device(Augment(**CROP)),
+            "training: the GPU path, on the CPU": lambda: self.device(Augment(**CROP)),
             "evaluation": lambda: cpu_transforms.look(self.level, self.rows, whole, self.size, EYE, self.room),
         }
 
@@ -92,12 +92,12 @@ class Paths:
             "ours: crop, flip": lambda: self.hosted(Augment(**CROP)),
             "ours: crop, flip, colour": lambda: self.hosted(Augment(**CROP, **COLOUR)),
             "ours: crop, flip, colour, rotation": lambda: self.hosted(FULL),
-            "ours: the lane of a GPU, run here": lambda: self.device(FULL),
+            "ours: the GPU path, on the CPU": lambda: self.device(FULL),
         }
 
 
 def by_torchvision(size: int) -> Callable[[Image.Image], torch.Tensor]:
-    """The recipe with everything, as a Dataset has it."""
+    """Return the full recipe as torchvision transforms, as a Dataset would use them."""
     whole: Callable[[Image.Image], torch.Tensor] = transforms.Compose(
         [
             transforms.RandomResizedCrop(size, scale=(0.35, 1.0)),
@@ -112,25 +112,25 @@ def by_torchvision(size: int) -> Callable[[Image.Image], torch.Tensor]:
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """dB of normalised images."""
+    """Return the peak signal-to-noise ratio of two normalised images, in dB."""
     return -10 * math.log10(max(float((((a - b) * EYE.std[:, None, None]) ** 2).mean()), 1e-12))
 
 
 def gate(paths: Paths) -> list[tuple[str, float]]:
-    """What is compared, and the median over the images of how near the two are, dB."""
+    """Return the name of each comparison, and the median PSNR over the images, in dB."""
     upright, turned = Augment(**CROP, horizontal_flip=0), Augment(random_shift=0.125, rotation=10)
     ours, how = paths.hosted(upright).clone(), paths.draw(upright)
     found = [
-        ("our CPU lane, Pillow on the original", [psnr(*pair) for pair in zip(ours, pillow(paths, how), strict=True)])
+        ("our CPU path, Pillow on the original", [psnr(*pair) for pair in zip(ours, pillow(paths, how), strict=True)])
     ]
     for name, config in (("upright", upright), ("turned", turned)):
         pairs = zip(paths.hosted(config), paths.device(config), strict=True)
-        found.append((f"our CPU lane, that of a GPU, {name}", [psnr(*pair) for pair in pairs]))
+        found.append((f"our CPU path, our GPU path, {name}", [psnr(*pair) for pair in pairs]))
     return [(name, float(np.median(values))) for name, values in found]
 
 
 def pillow(paths: Paths, how: augmentation.Draw) -> list[torch.Tensor]:
-    """The same windows cut by Pillow out of the files."""
+    """Return the same windows, cut from the files by Pillow."""
     finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     made = []
     if how.affine is None:
@@ -144,12 +144,12 @@ def pillow(paths: Paths, how: augmentation.Draw) -> list[torch.Tensor]:
 
 
 def per_image(work: Callable[[], object]) -> rounds.Lane:
-    """CPU ms an image of a batch."""
+    """Return a lane that measures CPU ms per image of a batch."""
     return lambda: rounds.cpu(work) * 1000 / BATCH
 
 
 def rows_of(paths: Paths, count: int) -> list[list[object]]:
-    """A line a path: CPU ms an image, the ratio to torchvision's, and whether the metric was met."""
+    """Return a line per path: CPU ms per image, the ratio to torchvision's, and whether the target is met."""
     lanes = {name: per_image(work) for name, work in paths.lanes().items()}
     rounds.interleave(lanes, 1)  # warm
     found = rounds.interleave(lanes, count)
@@ -167,7 +167,7 @@ def rows_of(paths: Paths, count: int) -> list[list[object]]:
 
 
 def by_cache_size(folder: Path, count: int) -> list[list[object]]:
-    """A line for each size and way: CPU ms an image at both sizes of the cache, and their ratio in the same round."""
+    """Return a line per input size and path: CPU ms per image at both cache sizes, and their ratio by round."""
     lines: list[list[object]] = []
     for size in (112, 160, 224):
         sides = [wanted_side(size, window) for window in (1.0, Augment(**CROP).smallest_window)]
@@ -207,9 +207,9 @@ def main() -> int:
             ]
         by_size = by_cache_size(Path(folder), 5 if given.quick else 15)
     print(rounds.hardware(), "\n")
-    headers = ["to", "path", "CPU ms an image", "least", "images/s a core", "of torchvision", "dropped", "metric", ""]
+    headers = ["to", "path", "CPU ms per image", "least", "images/s", "over torchvision", "dropped", "target", ""]
     print(rounds.table(headers, lines), "\n")
-    headers = ["to", "cache", "path", "CPU ms an image, 1.14 x", "without enlarging", "ratio"]
+    headers = ["to", "cache", "path", "CPU ms per image, 1.14 x", "without enlarging", "ratio"]
     print(rounds.table(headers, by_size), "\n")
     print(rounds.table(["to", "same boxes", "median PSNR, dB", f">= {LEAST:.0f} dB"], gates))
     return int(any(line[-1] == "missed" for line in gates))

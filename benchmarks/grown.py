@@ -1,4 +1,4 @@
-"""A study of thousands of ended trials, made fast: the files that a sweep of the fake trainer leaves."""
+"""Create a study of thousands of finished trials quickly: the files that a sweep with the fake trainer leaves."""
 
 import math
 import random
@@ -31,7 +31,7 @@ train:
 def question(
     name: str, trials: int, *, hours: float | None = None, pruner: str = "median", epochs: int = EPOCHS
 ) -> tuple[yaml_io.StudySpec, Space]:
-    """A search space with three open values, as its file under $SWEEP_HOME is read."""
+    """Write a search space with three open parameters to $SWEEP_HOME, and return it as it is read."""
     path = paths.home() / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     limit = "" if hours is None else f", hours: {hours}"
@@ -41,18 +41,18 @@ def question(
 
 
 def opened(name: str, trials: int, **changes: Any) -> Study:
-    """The study of that question, begun or taken up again."""
+    """Start or resume the study of that search space."""
     read, space = question(name, trials, **changes)
     return Study.open(Definition(read, space, StudyFolder.named(name)), paths.cache())
 
 
 def grow(name: str, trials: int) -> StudyFolder:
-    """A study of `trials` ended trials, whose folders are those of as many real ones."""
+    """Create a study of `trials` finished trials, with folders like those of real ones."""
     space = question(name, trials)[1]
     study = opened(name, trials)
     job = study.next_job()
     if job is None:
-        raise RuntimeError("the study asked for nothing")
+        raise RuntimeError("the study has no next job")
     study.close()
     draw = random.Random(0)
     for number in range(trials):
@@ -61,7 +61,7 @@ def grow(name: str, trials: int) -> StudyFolder:
 
 
 def _values(draw: random.Random) -> tuple[dict[str, Any], list[float]]:
-    """Open values at random, and a curve that depends on them."""
+    """Draw parameters at random, and a curve that depends on them."""
     params: dict[str, Any] = {
         "backbone": draw.choice(["resnet18", "resnet50"]),
         "loss.gamma": draw.uniform(0, 5),
@@ -72,7 +72,7 @@ def _values(draw: random.Random) -> tuple[dict[str, Any], list[float]]:
 
 
 def _folder(folder: RunFolder, space: Space, like: Job, params: dict[str, Any], curve: list[float]) -> None:
-    """A run folder's files, unsynced."""
+    """Write the files of a run's folder, without syncing them."""
     folder.root.mkdir(parents=True, exist_ok=True)
     number, recipe = int(folder.root.name), space.recipe(params)
     job = like.model_copy(update={"trial": number, "recipe": recipe, "params": params, "folder": folder.root})

@@ -1,6 +1,7 @@
-"""Whether a study of hours alone ends within them, retraining included: python -m benchmarks.hours .05 .1 .2.
+"""Measure how well a study keeps to its hours, including the retraining: python -m benchmarks.hours .05 .1 .2.
 
-Trains a small network on drawn garments, one study a budget, in a new folder each; prints a table for RESULTS.md.
+Train a small network on drawn garments, with one study per budget, each in a new folder, and print a table for
+RESULTS.md.
 """
 
 import json
@@ -22,13 +23,13 @@ train:
 
 
 def sweep(folder: Path, *words: str) -> str:
-    """What `sweep WORDS` answers in `folder`."""
+    """Run `sweep WORDS` in `folder`, and return its output."""
     command = [sys.executable, "-m", "sweeper", *words]
     return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def row(hours: str) -> str:
-    """One line of the table: what was planned, and where the time went."""
+    """Run a study, and return a line of the table: the plan, and where the time went."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sweep(folder, "data", "demo", "photos")
@@ -47,7 +48,7 @@ def row(hours: str) -> str:
 
 def main() -> None:
     """Measure the budgets that the command line names."""
-    print("| hours | planned | begun | trials, s | retraining, s | between, s | unused, s | used | load before |")
+    print("| hours | planned | started | trials, s | retraining, s | between, s | unused, s | used | load before |")
     print("|--:|---|--:|--:|--:|--:|--:|--:|--:|")
     for hours in sys.argv[1:]:
         print(row(hours), flush=True)

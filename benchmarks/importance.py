@@ -1,9 +1,10 @@
-"""How many trials `what mattered` needs: synthetic studies of which the parameter that matters most is known.
+"""Measure how many trials `what mattered` needs, on synthetic studies whose most important parameter is known.
 
-A study has two to six open values of every kind, a smooth effect of each on the metric, and noise between seeds. The
-effect of the first has four times the variance of the next. Half of the studies are searched at random, half by
-TPE; in half of them the worse half of the trials is pruned. Prints, by number of trials, the share of studies in
-which the first ranks first, and that in which the share of the first is ahead of the second's by their errors.
+A study has two to six parameters of every kind, each with a smooth effect on the metric, and noise between seeds. The
+effect of each parameter has four times the variance of the next one's. Half of the studies are searched at random,
+half by TPE. In half of them, the worse half of the trials is pruned. By number of trials, the script prints the share
+of studies in which the most important parameter ranks first and, with --errors, the share in which the first is ahead
+of the second by more than their errors.
 """
 
 import argparse
@@ -23,14 +24,14 @@ KINDS: tuple[dict[str, list[Any]], ...] = (
     {"choice": [[c, c] for c in "abcd"]},
 )
 COUNTS = (10, 15, 20, 30, 40, 60, 100)
-FADING = 0.5  # amplitude of an effect over that of the one before: its variance is a quarter of it
-NOISE = 0.2  # standard deviation between seeds, over that of the first effect
+FADING = 0.5  # amplitude of an effect over that of the previous one, so its variance is a quarter
+NOISE = 0.2  # standard deviation between seeds over that of the first effect
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=200)
-    parser.add_argument("--errors", action="store_true", help="with bootstrap, which takes fifty times as long")
+    parser.add_argument("--errors", action="store_true", help="compute errors, which takes fifty times as long")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     importance.RESAMPLES = 50 if given.errors else 2
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def study(seed: int, trials: int) -> tuple[dict[str, dict[str, list[Any]]], list[TrialResult], str]:
-    """Open values, trials, and the name of the value that matters most."""
+    """Return the parameters, the trials, and the name of the most important parameter."""
     draw = random.Random(seed)
     asked = {f"p{i}": draw.choice(KINDS) for i in range(draw.randint(2, 6))}
     names = draw.sample(list(asked), len(asked))
@@ -80,7 +81,7 @@ def suggested(trial: optuna.Trial, name: str, asked: dict[str, list[Any]]) -> An
 
 
 def effect(asked: dict[str, list[Any]], value: Any, optimum: float, best: str) -> float:
-    """Standard deviation 1 over the distribution, or thereabouts."""
+    """Return the effect of a value, whose standard deviation over the distribution is about 1."""
     if "choice" in asked:
         return float(value == best) / math.sqrt(3 / 16)
     ((kind, (low, high)),) = asked.items()
@@ -91,7 +92,7 @@ def effect(asked: dict[str, list[Any]], value: Any, optimum: float, best: str) -
 
 
 def pruned(results: list[TrialResult]) -> list[TrialResult]:
-    """The same, with those below the median of the ten before them pruned."""
+    """Return the same trials, with those below the median of the previous ten pruned."""
     made = []
     for number, one in enumerate(results):
         before = sorted(each.value or 0.0 for each in results[max(0, number - 10) : number])

@@ -1,10 +1,10 @@
-"""What trials side by side cost in memory: three workers on one shared map, and three with copies of their own.
+"""Measure the memory of trials side by side: three workers with one shared map, and three with a copy each.
 
     python benchmarks/memory.py [--quick]
 
-Each process gathers every image once, in random order, and takes a training step of a tiny network now and then. The
-memory is PSS, in which a page that several processes share counts once in all. Of Linux.
-The gate: the sum over all gathered bytes is the same in every process of both lanes.
+Each process gathers every image once, in random order, and takes a training step of a tiny network now and then.
+Memory is measured as PSS, in which a page that several processes share counts once in total. This needs Linux.
+The gate: the sum of all gathered bytes is the same in every process of both lanes.
 """
 
 import subprocess
@@ -42,7 +42,7 @@ sys.stdin.read()
 
 
 def measured(images: Path, how: str, workers: int) -> tuple[float, list[int]]:
-    """PSS in GB of all workers together when each has seen every image, and what they counted."""
+    """Return the PSS in GB of all workers together after each has seen every image, and their sums of bytes."""
     words = [sys.executable, "-c", WORKER, str(images), how]
     there = [
         subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=HERE.parent)
@@ -56,7 +56,7 @@ def measured(images: Path, how: str, workers: int) -> tuple[float, list[int]]:
 
 
 def pss(process: int) -> float:
-    """Proportional memory of a process in GB."""
+    """Return the proportional set size of a process in GB."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e9
 
@@ -74,16 +74,16 @@ def main() -> None:
         del images
         shared, seen = measured(path, "shared", workers)
         copies, also = measured(path, "copies", workers)
-    metric = 2.6 - 1.4 + size  # that of a cache of 1.4 GB
+    metric = 2.6 - 1.4 + size  # the target is 2.6 GB for a cache of 1.4 GB
     print(rounds.hardware())
     print(f"{count} decoded images of 256 x 256, {size:.2f} GB; {workers} workers, resnet10t\n")
     rows = [
         [f"{workers} workers on the shared map, GB", shared, f"<= {metric:.2f}", rounds.verdict(shared, metric)],
         [f"{workers} workers with copies, GB", copies, "", ""],
         ["shared / copies", shared / copies, "", ""],
-        ["a worker besides the images, GB", (shared - size) / workers, "", ""],
+        ["one worker besides the images, GB", (shared - size) / workers, "", ""],
     ]
-    print(rounds.table(["", "figure", "metric", ""], rows))
+    print(rounds.table(["", "figure", "target", ""], rows))
     held = len({*seen, *also}) == 1
     print(f"\ngate: {'held' if held else 'BROKEN'}: every worker saw the same bytes")
     sys.exit(0 if held else 1)

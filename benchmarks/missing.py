@@ -1,10 +1,10 @@
-"""What missing answers cost: full labels, a share of the cells blank, and the complete rows of the latter alone.
+"""Measure the cost of missing answers: full labels, a share of the cells blank, and only the complete rows of those.
 
     python benchmarks/missing.py --root DATA --weights FILE.safetensors --out FOLDER [--quick]
 
-DATA is a table with splits. A MobileNetV2 with its family's defaults is trained on train; blanks are drawn at random
-for each seed, in train alone. Scores are of val and test together, by the last epoch, without correction. FOLDER
-keeps the scores of each run; what is there is not trained again.
+DATA is a table with splits. A MobileNetV2 with its family's defaults is trained on train. Blanks are drawn at random
+for each seed, in train alone. The last epoch is scored on val and test together, without correction. FOLDER
+keeps the scores of each run. Runs that are there are not trained again.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CASES = ("full labels", "blanks", "complete rows")
 
 
 def with_blanks(table: Table, share: float, seed: int) -> list[Row]:
-    """The rows with a share of the labels of train missing."""
+    """Return the rows with a share of train's labels missing."""
     rng = np.random.default_rng(seed)
     return [_blank(row, rng.random(len(table.categories)) < share) for row in table.rows]
 
@@ -51,7 +51,7 @@ def _incomplete(row: Row) -> bool:
 
 
 def labelled(data: Data, name: str, share: float, seed: int) -> Data:
-    """The data of one case and seed; what is dropped becomes a split of its own, for the cache stays as it is."""
+    """Return the data of one case and seed. Dropped rows become a separate split, so the cache stays as it is."""
     rows = list(data.table.rows) if name == CASES[0] else with_blanks(data.table, share, seed)
     if name == CASES[2]:
         rows = [replace(row, split="dropped") if _incomplete(row) else row for row in rows]
@@ -59,7 +59,7 @@ def labelled(data: Data, name: str, share: float, seed: int) -> Data:
 
 
 def measured(given: argparse.Namespace, data: Data, name: str, seed: int) -> dict[str, float]:
-    """Both accuracies of one training."""
+    """Train once, and return both accuracies and the number of training images."""
     of = labelled(data, name, given.share, seed)
     config = {
         "backbone": "mobilenetv2_100",
@@ -93,14 +93,14 @@ def runs(given: argparse.Namespace, data: Data) -> Iterator[tuple[str, dict[str,
 
 
 def line(name: str, found: list[dict[str, float]]) -> list[object]:
-    """Means over seeds with their standard errors."""
+    """Return a line of the table: means over seeds with standard errors."""
     images = round(statistics.mean(one["images"] for one in found))
     return [name, images, *(spread([one[metric] for one in found]) for metric in (GOAL, "overall_accuracy"))]
 
 
 def main() -> None:
     ask = on_photographs(__doc__ or "", out="mlruns/missing")
-    ask.add_argument("--share", type=float, default=0.25, help="of the cells of train that are blank")
+    ask.add_argument("--share", type=float, default=0.25, help="share of train's cells that are blank")
     ask.add_argument("--image-size", type=int, default=96)
     ask.add_argument("--epochs", type=int, default=6)
     ask.add_argument("--seeds", type=int, default=3)

@@ -1,10 +1,10 @@
-"""What val tells of the truth: its intervals, the winner's curse, what confirming, ensembles and correction gain.
+"""Measure how reliable val is: intervals, the winner's curse, and the gains of confirmation, ensembles, correction.
 
     python benchmarks/regret.py record --logits mlruns/regret
     python benchmarks/noise.py --logits mlruns/regret
 
-No training: the logits of every recorded training on all the photographs that it did not see are split anew again
-and again into a val of --val images and the rest, which stands for the truth.
+Nothing is trained. The logits of every recorded training on the photographs that it did not see are split many
+times into a val of --val images and the rest, which stands for the truth.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from trainers.evaluation.logit_adjustment import Fitting
 from trainers.optim import frequency
 
 METRICS = ("overall_accuracy", "mean_class_accuracy")
-STUDY, TOP, MEMBERS = 20, 4, 4  # trials of a study; those that are confirmed; members of an ensemble
+STUDY, TOP, MEMBERS = 20, 4, 4  # trials per study; confirmed trials; members of an ensemble
 NORMAL = 1.96  # standard errors of a 95 % interval
 Scores = dict[str, float]
 
@@ -43,7 +43,7 @@ class Recorded:
         return self.judged(self.logits[one][rows], rows)
 
     def judged(self, logits: np.ndarray, rows: np.ndarray) -> Scores:
-        """Both accuracies of logits on these rows."""
+        """Return both accuracies of logits on these rows."""
         found = metrics.scores(logits, self.labels[rows], self.categories, loss=0.0)
         return {metric: found.value(metric) for metric in METRICS}
 
@@ -63,7 +63,7 @@ def opened(given: argparse.Namespace) -> Recorded:
 def splits(
     recorded: Recorded, images: int, draws: int
 ) -> Iterable[tuple[np.random.Generator, np.ndarray, np.ndarray]]:
-    """Rows of val and of the rest, and what else is to be drawn from."""
+    """Yield, for each draw, a generator for further draws, the rows of val, and the rows of the rest."""
     for seed in range(draws):
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(recorded.labels))
@@ -72,9 +72,10 @@ def splits(
 
 # ------------------------------------------------------------------------------------------ intervals
 def coverage(recorded: Recorded, images: int, draws: int) -> dict[str, list[float]]:
-    """The share of 95 % intervals that hold the truth, a figure for each val; and of differences of two trials.
+    """Return, for each val, the share of 95 % intervals of trials, and of differences of two, that hold the truth.
 
-    The rest has an error of its own, by which an interval is widened: 1 + its images' share of val's.
+    The rest has an error of its own, so the variance of an interval is multiplied by 1 + images of val / images of
+    the rest.
     """
     wider = (1 + images / (len(recorded.labels) - images)) ** 0.5
     found = defaultdict(list)
@@ -101,7 +102,7 @@ def _difference(one: Scores, other: Scores) -> Scores:
 
 # ------------------------------------------------------------------------------- what a winner is worth
 def winners(recorded: Recorded, metric: str, images: int, draws: int) -> dict[str, list[float]]:
-    """What studies of STUDY trials claim and what their winners are worth, by way of choosing, a figure for each."""
+    """Return, for each way of choosing, the claimed and true values of the winners of studies of STUDY trials."""
     seeds = sorted({seed for _, seed in recorded.logits})
     whole = [
         n for n in {number for number, _ in recorded.logits} if all((n, seed) in recorded.logits for seed in seeds)
@@ -123,7 +124,7 @@ def judged(
     val: np.ndarray,
     rest: np.ndarray,
 ) -> Scores:
-    """One study: `shown` are its trials with their values on val, `seeds` those that confirm."""
+    """Judge one study: `shown` has its trials with their values on val, `seeds` are the new seeds that confirm."""
     order = sorted(shown, key=lambda one: -shown[one])
     best = order[0]
 
@@ -135,11 +136,11 @@ def judged(
 
     again = max((number for number, _ in order[:TOP]), key=lambda number: mean(number, val))
     return {
-        "best on val: what val claims": shown[best],
-        "best on val: what it is worth": worth(best),
-        "best on val: its configuration with other seeds": mean(best[0], rest),
-        "confirmed: what the new seeds claim": mean(again, val),
-        "confirmed: its configuration with those seeds": mean(again, rest),
+        "best on val: its value on val": shown[best],
+        "best on val: its value on the rest": worth(best),
+        "best on val: its configuration with other seeds, on the rest": mean(best[0], rest),
+        "winner of the confirmation: the mean of its new seeds on val": mean(again, val),
+        "winner of the confirmation: the same on the rest": mean(again, rest),
         "best of all on the rest": max(worth(one) for one in shown),
         "ensemble": recorded.judged(together(recorded, metric, order, val)[rest], rest)[metric],
         "best on val, corrected": corrected(recorded, metric, best, val, rest),
@@ -147,7 +148,7 @@ def judged(
 
 
 def together(recorded: Recorded, metric: str, order: Sequence[tuple[int, int]], val: np.ndarray) -> np.ndarray:
-    """The mean logits of the members that answer best together on val, on all rows."""
+    """Return the mean logits, on all rows, of the members that do best together on val."""
     judge = ensemble.Judge(recorded.labels[val], recorded.categories, metric, (), minimize=False)
     known = {at: recorded.logits[one] for at, one in enumerate(order)}
     shares = ensemble.select({at: one[val] for at, one in known.items()}, 0, judge.score, MEMBERS)
@@ -155,7 +156,7 @@ def together(recorded: Recorded, metric: str, order: Sequence[tuple[int, int]], 
 
 
 def corrected(recorded: Recorded, metric: str, one: tuple[int, int], val: np.ndarray, rest: np.ndarray) -> float:
-    """With a correction whose strength val chooses."""
+    """Return the value on the rest with a correction whose strength is fitted on val."""
     fits = [
         Fitting(recorded.logits[one][rows], recorded.labels[rows], recorded.prior, recorded.categories)
         for rows in (val, rest)
@@ -169,12 +170,12 @@ def main() -> None:
     ask.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
     ask.add_argument("--recorded", type=Path, default=regret.RECORDED)
     ask.add_argument("--logits", type=Path, default=Path("mlruns/regret"))
-    ask.add_argument("--val", type=int, default=1000, help="images")
+    ask.add_argument("--val", type=int, default=1000, help="number of images")
     ask.add_argument("--draws", type=int, default=200)
     given = ask.parse_args()
     recorded = opened(given)
     trainings, photographs = len(recorded.logits), len(recorded.labels)
-    print(f"{trainings} trainings, val of {given.val} of {photographs} photographs; {rounds.hardware()}")
+    print(f"{trainings} trainings, val of {given.val} out of {photographs} photographs; {rounds.hardware()}")
     print("\n| 95 % interval of | holds the truth |\n|---|--:|")
     for name, held in coverage(recorded, given.val, given.draws).items():
         print(f"| {name} | {rounds.spread(held)} |")

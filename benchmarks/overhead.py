@@ -1,10 +1,10 @@
-"""What a trial costs beside its training: ours against raw Optuna in a SQLite file, with MLflow and without.
+"""Measure the cost of a trial besides training: ours against raw Optuna in a SQLite file, with and without MLflow.
 
     python benchmarks/overhead.py [--quick]
 
-The trainer is the fake one, 20 epochs a trial, one slot, a worker that is warm; the clock runs from the end of a
-round's first trial until the last has ended and MLflow has everything. Raw Optuna is `study.optimize` with 20 reports
-a trial. Gate: every lane has as many trials, reports and MLflow points on record as it should.
+The fake trainer runs 20 epochs per trial on one slot with a warm worker. The clock runs from the finish of a round's
+first trial until the last has finished and MLflow has everything. Raw Optuna is `study.optimize` with 20 reports
+per trial. The gate: every lane has recorded the right number of trials, reports and MLflow points.
 """
 
 import os
@@ -38,15 +38,15 @@ from sweeper.trial import Closing, Job, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.position import Position
 
-GOAL, FLOOR = 100.0, 167.0  # ms a trial beyond raw Optuna; what one batch an epoch was measured to cost MLflow
-FIGURES = 14  # an epoch
+GOAL, FLOOR = 100.0, 167.0  # ms per trial beyond raw Optuna; the measured cost of one MLflow batch per epoch
+FIGURES = 14  # per epoch
 WAITING = 0.05  # share of their time that eight workers may wait
 names = (f"s{number}" for number in count())
 
 
 @dataclass
 class Watch:
-    """An observer that only looks at the clock."""
+    """An observer that only records when trials finish."""
 
     ends: list[float] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Watch:
 
 
 def ours(trials: int, *, mlflow: bool) -> float:
-    """ms a trial of `sweep run`'s loop."""
+    """Return ms per trial of `sweep run`'s loop."""
     name, watch = next(names), Watch()
     study = grown.opened(name, trials, pruner="none")
     observers = Observers([watch, *([_tracker(watch, study.folder, trials)] if mlflow else [])], watch.note)
@@ -78,7 +78,7 @@ def ours(trials: int, *, mlflow: bool) -> float:
 
 
 def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.MlflowTracker:
-    """MLflow, loaded and with the study's run made."""
+    """Return an MLflow tracker that is loaded and has created the study's run."""
     read, space = grown.question(folder.name, trials, pruner="none")
     tracker = tracking.MlflowTracker(watch.note, recipe_text=lambda job: yaml_io.recipe_yaml(job.study, job.recipe))
     tracker.opened(StudyInfo(folder, "nothing", read.metric, read.text, planned=trials, names=space.names))
@@ -88,7 +88,7 @@ def _tracker(watch: Watch, folder: StudyFolder, trials: int) -> tracking.MlflowT
 
 
 def raw(trials: int) -> float:
-    """ms a trial of `study.optimize` with the sampler that is our default."""
+    """Return ms per trial of `study.optimize` with our default sampler."""
     sampler = optuna.samplers.TPESampler(seed=0, multivariate=False, constant_liar=True)
     path = paths.home() / f"{next(names)}.db"
     study = optuna.create_study(
@@ -112,7 +112,7 @@ def _objective(trial: optuna.Trial) -> float:
 
 
 def floor(trials: int) -> float:
-    """ms a trial of MLflow alone, as it is mostly used: a run, a batch of figures an epoch, its end."""
+    """Return ms per trial of MLflow alone, in its usual use: a run, a batch of figures per epoch, the run's end."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -128,7 +128,7 @@ def floor(trials: int) -> float:
 
 
 def waiting(seconds: float, trials: int, epochs: int) -> float:
-    """Share of their time that the workers of eight slots are not in epochs of `seconds`, between first and last."""
+    """Return the share of time that eight workers spend outside epochs of `seconds`, from the first to the last."""
     os.environ["SWEEP_FAKE_SECONDS"] = str(seconds)
     name, watch = next(names), Watch()
     study = grown.opened(name, trials, pruner="none", epochs=epochs)
@@ -146,7 +146,7 @@ def waiting(seconds: float, trials: int, epochs: int) -> float:
 # -------------------------------------------------------------------------------------------- gate
 def _expect(what: str, found: int, wanted: int) -> None:
     if found != wanted:
-        sys.exit(f"gate: {what}: {found}, and there should be {wanted}")
+        sys.exit(f"gate: {what}: {found} instead of {wanted}")
 
 
 def _complete(folder: StudyFolder, trials: int) -> None:
@@ -154,7 +154,7 @@ def _complete(folder: StudyFolder, trials: int) -> None:
     _expect("completed trials", sum(one.state == "COMPLETE" for one in results), trials)
     _expect("epochs on record", sum(one.epochs for one in results), trials * grown.EPOCHS)
     values = [entry.values for entry in records.ended(folder).values()]
-    _expect("values in the ledger", sum(map(len, values)), trials * grown.EPOCHS)
+    _expect("values in the index of trials", sum(map(len, values)), trials * grown.EPOCHS)
 
 
 def _count(path: Path) -> int:
@@ -163,7 +163,7 @@ def _count(path: Path) -> int:
 
 
 def _points(study: str) -> int:
-    """Figures of the epochs of a study's trials in MLflow's database."""
+    """Return the number of figures from the epochs of a study's trials in MLflow's database."""
     sql = (
         "SELECT count(*) FROM metrics JOIN tags AS s ON s.run_uuid = metrics.run_uuid "
         "JOIN tags AS k ON k.run_uuid = metrics.run_uuid "
@@ -184,7 +184,7 @@ def rows(found: Mapping[str, list[float]], share: float) -> Iterator[list[object
             metric, verdict = f"<= {GOAL:.0f} beyond", rounds.verdict(statistics.median(beyond), GOAL)
         yield [name, middle, min(each), 1e3 / middle, statistics.median(beyond), metric, verdict]
     yield [
-        "eight workers with one-second epochs, share of waiting",
+        "eight workers with one-second epochs, share of time waiting",
         share,
         "",
         "",
@@ -204,14 +204,14 @@ def main() -> None:
             "raw Optuna": lambda: raw(trials),
             "ours, MLflow off": lambda: ours(trials, mlflow=False),
             "ours, MLflow on": lambda: ours(trials, mlflow=True),
-            "MLflow alone, a batch an epoch": lambda: floor(trials),
+            "MLflow alone, one batch per epoch": lambda: floor(trials),
         }
-        ours(2, mlflow=True)  # makes MLflow's database, and loads it
+        ours(2, mlflow=True)  # creates MLflow's database and loads MLflow
         found = rounds.interleave(lanes, many)
         share = waiting(1.0, 8, 8) if given.quick else waiting(1.0, 16, 20)
-    headers = ["lane", "ms a trial", "least", "trials a second", "beyond raw Optuna, ms", "metric", ""]
+    headers = ["lane", "ms per trial", "least", "trials per second", "beyond raw Optuna, ms", "target", ""]
     print(rounds.hardware())
-    print(f"{trials} trials of {grown.EPOCHS} epochs a round, {many} rounds interleaved; median")
+    print(f"{trials} trials of {grown.EPOCHS} epochs per round, {many} interleaved rounds; medians")
     print(rounds.table(headers, rows(found, share)))
 
 

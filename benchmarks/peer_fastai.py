@@ -1,10 +1,10 @@
-"""A peer for equal_hours.py: fastai's `fine_tune`, as its documentation shows it, for as many epochs as fit.
+"""A peer for equal_hours.py: fastai's `fine_tune`, as in its documentation, for as many epochs as fit.
 
     FASTAI/bin/python benchmarks/peer_fastai.py --root DATA --weights FILE --hours 0.5 --out FILE.csv
 
-A DataBlock with a block a category, `aug_transforms`, `vision_learner` with timm's network, `fine_tune` with its
-default rate; train and val together, and `tta` on test. A loss that adds up categories is the only line that
-fastai's documentation has not.
+It uses a DataBlock with one block per category, `aug_transforms`, `vision_learner` with timm's network, and
+`fine_tune` with its default rate on train and val together, then `tta` on test. Only the loss, a mean over
+categories, is not from fastai's documentation.
 """
 
 import time
@@ -28,12 +28,12 @@ from fastai.vision.all import (
 from torch import Tensor
 
 BATCH, TIMED, MOST_EPOCHS = 64, 12, 30
-FROZEN = 0.6  # the cost of the epoch in which the head alone learns, as a share of one of the whole network
+FROZEN = 0.6  # the cost of an epoch in which only the head learns, over that of the whole network
 
 
 def loss_of(sizes: list[int]) -> Any:
     def loss(logits: Tensor, *labels: Tensor) -> Tensor:
-        plain = [each.as_subclass(Tensor) for each in (logits, *labels)]  # fastai's own kinds do not mix
+        plain = [each.as_subclass(Tensor) for each in (logits, *labels)]  # fastai's own subclasses do not mix
         parts = zip(plain[0].split(sizes, 1), plain[1:], strict=True)  # type: ignore[no-untyped-call]
         return torch.stack([F.cross_entropy(part, label) for part, label in parts]).mean()
 
@@ -55,7 +55,7 @@ def loaders(given: peers.Given, table: peers.Table) -> Any:
 
 
 def seconds_per_epoch(learner: Any, loss: Any) -> float:
-    """Of a few steps of the whole network, whose effect is undone."""
+    """Time a few steps of the whole network, undo their effect, and return the seconds of an epoch."""
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
     began = time.monotonic()
     learner.model.train()

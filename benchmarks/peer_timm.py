@@ -2,10 +2,10 @@
 
     python benchmarks/peer_timm.py --root DATA --weights FILE --hours 0.5 --out FILE.csv
 
-timm's own parts with the settings that its recipes for fine-tuning have: transforms with RandAugment and erasing,
-AdamW with layer decay, a cosine over steps with warm-up, an EMA with warm-up, smoothing .1. The images are decoded
-once and kept. Trained on train and val together: the recipe is fixed, so nothing is chosen on val. Test is predicted
-from the mean of each image and its mirror image.
+It uses timm's own parts with the settings of its recipes for fine-tuning: transforms with RandAugment and erasing,
+AdamW with layer decay, a cosine over steps with warm-up, an EMA with warm-up, and smoothing .1. The images are
+decoded once and kept. It trains on train and val together: the recipe is fixed, so nothing is chosen on val. Test is
+predicted from the mean over each image and its mirror image.
 """
 
 import time
@@ -32,7 +32,7 @@ TIMED = 20  # steps
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):
-    """Images of a split decoded once, a little larger than the network's input, and their labels."""
+    """The images of a split, decoded once a little larger than the network's input, with their labels."""
 
     def __init__(self, rows: peers.Rows, size: int, transform: Any) -> None:
         self.labels, self.transform = torch.tensor(rows.labels), transform
@@ -70,7 +70,7 @@ def loss_of(logits: Tensor, labels: Tensor, sizes: list[int]) -> Tensor:
 
 
 class Run:
-    """The training: `epochs` are planned from the seconds of a few steps."""
+    """The training, with a number of `epochs` that is planned from the seconds of a few steps."""
 
     def __init__(self, given: peers.Given, data: peers.Table, began: float) -> None:
         torch.manual_seed(given.seed)
@@ -93,7 +93,7 @@ class Run:
         )
 
     def _planned(self, began: float) -> int:
-        """Epochs that fit in nine tenths of what is left, from the seconds of a few steps, whose effect is undone."""
+        """Time a few steps, undo their effect, and return the epochs that fit nine tenths of the remaining time."""
         before = {name: value.clone() for name, value in self.net.state_dict().items()}
         start = time.monotonic()
         for batch in islice(self.batches, TIMED):
@@ -110,7 +110,7 @@ class Run:
         self.optimizer.step()
 
     def train(self) -> Iterator[int]:
-        """Yields after each epoch."""
+        """Train, and yield the number of each epoch after it."""
         step = 0
         self.net.train()
         for epoch in range(self.epochs):
@@ -124,7 +124,7 @@ class Run:
 
 @torch.inference_mode()
 def predicted(run: Run, rows: peers.Rows) -> np.ndarray:
-    """The likeliest class of each category, [N, K]."""
+    """Return the likeliest class of each category, [N, K]."""
     images = Images(rows, run.given.size, transform(run.given.size, train=False))
     net, found = run.ema.module.eval(), []
     for batch, _ in DataLoader(images, 2 * BATCH):

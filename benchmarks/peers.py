@@ -1,6 +1,6 @@
-"""What the peers of equal_hours.py share: their arguments, the table of images, and the file of their answers.
+"""The shared parts of the peers of equal_hours.py: their arguments, the table of images, and the file of answers.
 
-Nothing of `sweep` is imported here: a peer runs in an environment of its own.
+Nothing from `sweep` is imported here, because a peer may run in its own environment.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Given:
-    """What a peer is asked: a data set, weights, hours, and where its answers go."""
+    """The task of a peer: a data set, weights, hours, and the file for its answers."""
 
     root: Path
     weights: Path
@@ -31,7 +31,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Rows:
-    """Images of a split: their paths, as they are named in the table, and their labels [N, K]."""
+    """The images of a split: their paths, their names in the table, and their labels [N, K]."""
 
     paths: list[Path]
     names: list[str]
@@ -40,7 +40,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Table:
-    """labels.csv: path, split, and a column a category, whose classes are in alphabetical order."""
+    """The table labels.csv: path, split, and one column per category, with classes in alphabetical order."""
 
     root: Path
     categories: list[str]
@@ -78,7 +78,7 @@ def read(root: Path) -> Table:
 
 
 def write(out: Path, table: Table, rows: Rows, answers: Sequence[Sequence[int]] | np.ndarray) -> None:
-    """The answers [N, K], as `sweep` writes predictions.csv: path, and the class of each category."""
+    """Write the answers [N, K] in the format of `sweep`'s predictions.csv: path, and the class of each category."""
     with out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", *table.categories])

@@ -1,4 +1,4 @@
-"""The images that benchmarks look at: JPEGs of 300 x 300 pixels with a garment each, drawn into a folder."""
+"""The images of the benchmarks: JPEGs of 300 x 300 pixels with one garment each, drawn into a folder."""
 
 import csv
 import itertools
@@ -16,7 +16,7 @@ ASKED = ("sleeve", "length")
 
 
 def draw(root: Path, *, train: int, val: int, size: int, side: int = SIDE) -> DataConfig:
-    """A `table` of so many images of side x side, equal in every class of two categories, to be decoded at `size`."""
+    """Draw a table of images of side x side, balanced over the classes of two categories, to be decoded at `size`."""
     rng, rows = np.random.default_rng(0), []
     (root / "images").mkdir(parents=True)
     answers = itertools.cycle(itertools.product(*(range(len(CATEGORIES[name])) for name in ASKED)))

@@ -1,10 +1,11 @@
-"""The rival: a sweep as a good user of PyTorch and Optuna writes it by hand, without `sweep`.
+"""The plain script: a search as a good user of PyTorch and Optuna writes it by hand, without `sweep`.
 
     python benchmarks/plain.py --root DATA --weights FILE --out FOLDER --trials 50
 
-TPE and the median pruner as Optuna ships them, on an SQLite file; persistent, pinned DataLoader workers with
-torchvision's transforms; mixed precision, channels_last and a fused AdamW; the best epoch's weights kept. DATA holds
-labels.csv with path, split and a column a category. One line of JSON a trial goes to FOLDER/trials.jsonl.
+It uses TPE and the median pruner as Optuna ships them, on an SQLite file; persistent, pinned DataLoader workers with
+torchvision's transforms; mixed precision, channels_last and a fused AdamW. It keeps the best epoch's weights. DATA
+holds labels.csv with path, split and one column per category. Each trial adds one line of JSON to
+FOLDER/trials.jsonl.
 """
 
 import argparse
@@ -31,7 +32,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split, their labels [N, K] and the classes of each category."""
+    """The images of one split, their labels [N, K], and the classes of each category."""
 
     paths: list[Path]
     labels: Tensor
@@ -39,7 +40,7 @@ class Split:
 
 
 class Photographs(Dataset[tuple[Tensor, Tensor]]):
-    """Images decoded and changed one by one, in the loader's workers."""
+    """Images that the loader's workers decode and augment one by one."""
 
     def __init__(self, split: Split, transform: Any) -> None:
         self.split, self.transform = split, transform
@@ -53,7 +54,7 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Net(nn.Module):
-    """timm's backbone and one linear layer over all classes."""
+    """A timm backbone and one linear layer over all classes."""
 
     def __init__(self, weights: str, classes: int) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class Net(nn.Module):
 
 
 def read(root: Path) -> dict[str, Split]:
-    """The splits of labels.csv."""
+    """Return the splits of labels.csv."""
     with (root / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[0] if name not in ("path", "split")]
@@ -114,7 +115,7 @@ def loader(split: Split, transform: Any, device: str, *, train: bool) -> DataLoa
 
 
 def suggest(trial: optuna.Trial) -> dict[str, Any]:
-    """The question: the same ranges as in benchmarks/sweep.py."""
+    """Draw the parameters from the same ranges as in benchmarks/question.py."""
     params: dict[str, Any] = {
         "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-3, 0.3, log=True),
@@ -131,7 +132,7 @@ def suggest(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def loss_of(logits: Tensor, labels: Tensor, sizes: list[int], params: dict[str, Any]) -> Tensor:
-    """Mean over the categories."""
+    """Return the mean loss over the categories."""
     losses = []
     for k, part in enumerate(torch.split(logits.float(), sizes, 1)):
         if params["loss"] == "focal":
@@ -144,7 +145,7 @@ def loss_of(logits: Tensor, labels: Tensor, sizes: list[int], params: dict[str, 
 
 @torch.inference_mode()
 def accuracy(net: Net, batches: DataLoader[tuple[Tensor, Tensor]], sizes: list[int], device: str) -> float:
-    """Share of right answers over images and categories."""
+    """Return the share of right answers over images and categories."""
     net.eval()
     right = torch.zeros((), device=device)
     for images, labels in batches:
@@ -156,7 +157,7 @@ def accuracy(net: Net, batches: DataLoader[tuple[Tensor, Tensor]], sizes: list[i
 
 
 class Sweep:
-    """What the trials share."""
+    """The search, with everything that its trials share."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given, self.began = given, given.began or time.time()
@@ -179,7 +180,7 @@ class Sweep:
         return best
 
     def train(self, params: dict[str, Any], seed: int) -> Any:
-        """Yields val's accuracy after each epoch, whose weights lie in new.pt."""
+        """Train, and yield the accuracy on val after each epoch, whose weights are then in new.pt."""
         device = self.given.device
         torch.manual_seed(1000 * self.given.seed + seed)
         batches = loader(self.splits["train"], changed(self.given.size, params), device, train=True)
@@ -222,7 +223,7 @@ def main() -> None:
     ask.add_argument("--size", type=int, default=48)
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--device", default="cpu")
-    ask.add_argument("--began", type=float, default=0.0, help="when the clock started, seconds since 1970")
+    ask.add_argument("--began", type=float, default=0.0, help="when the clock started, in seconds since 1970")
     given = ask.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,4 +1,4 @@
-"""The question that benchmarks/sweep.py asks twice: its images, its ranges, and the gate between the two ways."""
+"""The search that benchmarks/sweep.py runs in two ways: its images, its ranges, and the gate between the two."""
 
 import argparse
 import csv
@@ -56,7 +56,7 @@ train:
 
 # ------------------------------------------------------------------------------------------- the data
 def part(given: argparse.Namespace) -> Path:
-    """The images of both lanes, copied once: labels.csv with path, split, and a column a category."""
+    """Copy the images of both lanes once, and return their folder with labels.csv."""
     target: Path = given.out / "data"
     if (target / "labels.csv").exists():
         return target
@@ -78,7 +78,7 @@ def part(given: argparse.Namespace) -> Path:
 
 
 def drawn(table: Table, images: int, val: int) -> list[tuple[str, Row]]:
-    """So many of train and of val, and the rest of val with the labelled test images as test."""
+    """Draw `images` of train and `val` of val. The rest of val and the labelled test images become test."""
     rng = random.Random(0)
     mine = {split: [row for row in table.split(split) if row.labels] for split in ("train", "val", "test")}
     for rows in mine.values():
@@ -90,7 +90,7 @@ def drawn(table: Table, images: int, val: int) -> list[tuple[str, Row]]:
 
 @torch.inference_mode()
 def right(given: argparse.Namespace, test: plain.Split, weights: Path) -> np.ndarray:
-    """The share of right answers for each test image, by the plain script's network."""
+    """Return the share of right answers for each test image, by the plain script's network."""
     sizes = [len(classes) for classes in test.classes]
     net = plain.Net("", sum(sizes)).eval()
     net.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
@@ -102,7 +102,7 @@ def right(given: argparse.Namespace, test: plain.Split, weights: Path) -> np.nda
 
 
 def answers(data: Data, logits: np.ndarray) -> np.ndarray:
-    """The share of right answers for each test image."""
+    """Return the share of right answers for each test image."""
     parts = np.split(logits, np.cumsum(data.sizes)[:-1], axis=1)
     found = np.stack([part.argmax(1) for part in parts], axis=1)
     shares: np.ndarray = (found == data.labels(data.table.indices("test"))).mean(1)
@@ -110,7 +110,7 @@ def answers(data: Data, logits: np.ndarray) -> np.ndarray:
 
 
 def scored(shares: np.ndarray) -> tuple[float, float]:
-    """Mean and standard error over images."""
+    """Return mean and standard error over images."""
     return float(shares.mean()), float(shares.std(ddof=1) / math.sqrt(len(shares)))
 
 
@@ -124,7 +124,7 @@ def space(given: argparse.Namespace, data: Path, trials: int, seed: int) -> str:
 
 # ------------------------------------------------------------------------------------------- the gate
 def gate(given: argparse.Namespace, data: Path) -> tuple[bool, str]:
-    """One fixed configuration both ways, several seeds: test accuracy and images seen an epoch."""
+    """Train one fixed configuration both ways with several seeds, and compare test accuracy, labels and network."""
     kept = given.out / "gate.json"
     if not kept.exists():
         kept.write_text(json.dumps([fixed(given, data, seed) for seed in range(given.gate)]))
@@ -139,7 +139,7 @@ def gate(given: argparse.Namespace, data: Path) -> tuple[bool, str]:
 
 
 def _seeds(found: list[dict[str, Any]]) -> float:
-    """Standard error of a lane's mean over its seeds, of both lanes together; 0 for a single seed."""
+    """Return the standard error of a lane's mean over seeds, pooled over both lanes; 0 for a single seed."""
     if len(found) < 2:
         return 0.0
     spread = [statistics.variance([one[lane][0] for one in found]) for lane in ("sweep", "plain")]

@@ -1,6 +1,9 @@
-"""How far from the best a search ends after 5, 10, 20 and 50 trials: samplers on recorded trainings.
+"""Measure how far from the best configuration a search ends after 5, 10, 20 and 50 trials, on recorded trainings.
 
-python benchmarks/regret.py record --root ../shared/data/clothing --out mlruns/regret.jsonl
+    python benchmarks/regret.py record --root ../shared/data/clothing --out mlruns/regret.jsonl
+    python benchmarks/regret.py simulate
+
+The first command trains configurations, the second runs searches on a surrogate of these trainings.
 """
 
 import argparse
@@ -54,24 +57,24 @@ train:
   epochs: 6
   batch_size: 32
 """
-TRAIN, VAL = 400, 400  # photographs; all others tell what a configuration is worth
+TRAIN, VAL = 400, 400  # photographs; all others measure the true score ("worth") of a configuration
 EVEN = NEAR = 40
-SPREAD = 0.15  # configurations over the ranges, and around the defaults; share of a range
+SPREAD = 0.15  # numbers of configurations drawn evenly and near the defaults; their spread as a share of a range
 SEEDS = 3
 EPOCHS, RUNGS = 6, (1, 3)
-BUDGETS = (5, 10, 20, 50)  # trials that go to their end
-TOP = 4  # trials that are confirmed, at most
+BUDGETS = (5, 10, 20, 50)  # full trainings
+TOP = 4  # at most this number of trials is confirmed
 RECORDED = Path(__file__).with_suffix(".jsonl")
 
 
 def opened(search: str = "") -> tuple[spec.Search, Space]:
-    """The wide space of the trainings, and the `search` in it, a line of YAML."""
+    """Return the search settings and the wide space of the trainings, with `search` as a line of YAML."""
     read = yaml_io.read(Path("regret.yaml"), text=SPACE + search)
     return read.search, Space(read, ())
 
 
 def distributions(wide: Space) -> dict[str, BaseDistribution]:
-    """The open values in Optuna's words, those of all branches."""
+    """Return Optuna's distributions of all parameters, including those of all branches."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trials = [study.ask() for _ in range(20)]
     for trial in trials:
@@ -81,18 +84,18 @@ def distributions(wide: Space) -> dict[str, BaseDistribution]:
 
 # ---------------------------------------------------------------------------------------- the recording
 def configurations() -> list[Params]:
-    """The configurations that are trained: half of them drawn evenly, the others around the defaults."""
+    """Return the configurations to train: half of them drawn evenly, the others near the defaults."""
     search, wide = opened("search: {sampler: random, seed: 1}\n")
     optimizer = Optimizer(search, wide)
     even = [optimizer.ask()[1] for _ in range(EVEN)]
     known = {name: one for trial in optimizer.own_trials() for name, one in trial.distributions.items()}
     rng = np.random.default_rng(0)
     around = [*wide.default(), *(near(wide, known, rng) for _ in range(NEAR - 1))]
-    return [params for pair in zip(around, even, strict=True) for params in pair]  # in turns, for an early end
+    return [params for pair in zip(around, even, strict=True) for params in pair]  # in turn
 
 
 def near(wide: Space, known: Mapping[str, Any], rng: np.random.Generator) -> Params:
-    """A configuration near the defaults; a choice keeps its default in three of four."""
+    """Return a configuration near the defaults. Three out of four choices keep their default."""
     (usual,) = wide.default()
 
     def drawn(name: str, values: Any) -> Any:
@@ -109,7 +112,7 @@ def near(wide: Space, known: Mapping[str, Any], rng: np.random.Generator) -> Par
 
 
 def photographs(root: Path, cache: Path) -> Data:
-    """The photographs split anew: some to train on, some to choose by, and the others to tell the worth by."""
+    """Return the photographs in new splits: train, val, and as test all others, which measure the worth."""
     data = Data.open(DataConfig(layout="table", root=str(root), size=64), cache)
     order = np.random.default_rng(0).permutation(len(data.table.rows)).tolist()
     splits = dict(zip(order, ["train"] * TRAIN + ["val"] * VAL, strict=False))
@@ -118,7 +121,7 @@ def photographs(root: Path, cache: Path) -> Data:
 
 
 def trained(data: Data, params: Params, seed: int, keep: Path) -> dict[str, Any]:
-    """The val score after each epoch, and the score on all other photographs; the logits of both go to `keep`."""
+    """Train, and return the val score after each epoch and the test score. Save the logits of both to `keep`."""
     recipe = opened()[1].recipe(params)
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +136,7 @@ def trained(data: Data, params: Params, seed: int, keep: Path) -> dict[str, Any]
 
 
 def record(given: argparse.Namespace) -> None:
-    """Train what the output lacks, seed by seed, so that an early end leaves whole rounds."""
+    """Train the runs that the output lacks, seed by seed, so that an interruption leaves complete rounds."""
     torch.set_num_threads(1)
     data, asked = photographs(given.root, given.cache), configurations()
     done = {(one["number"], one["seed"]) for one in rounds.recorded(given.out)}
@@ -147,7 +150,7 @@ def record(given: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------------------------- the simulation
 @dataclass(frozen=True)
 class World:
-    """What is searched: trainings as the surrogate has them, how good the best is, and where a search begins."""
+    """A simulated search problem: the surrogate, the worth of the best configuration, and the start of a search."""
 
     surrogate: Surrogate
     best: float  # worth
@@ -155,13 +158,13 @@ class World:
     prior: str  # of search.prior, as YAML
 
     def curve(self, params: Params, rng: np.random.Generator) -> tuple[list[float], float]:
-        """The val score after each epoch of one training, and how far its configuration is from the best."""
+        """Simulate one training, and return the val score after each epoch and the configuration's regret."""
         *val, worth = self.surrogate.expected([params])[0]
         return [float(one) for one in np.array(val) + self.surrogate.noise(rng)], float(self.best - worth)
 
 
 class Told(NamedTuple):
-    """What a search had when so many epochs were trained."""
+    """A trial of a search, with the number of `epochs` that the search had trained by then."""
 
     epochs: int
     value: float  # on val
@@ -171,13 +174,13 @@ class Told(NamedTuple):
 Regrets = dict[str, tuple[Array, Array]]
 """The mean regret of each lane at each budget, and its standard error."""
 Search = Callable[[World, int], Iterable[Told]]
-"""Searches with a seed, without end or for as many epochs as the largest budget has."""
+"""A search with a seed. It yields trials endlessly, or for the epochs of the largest budget."""
 Lane = Callable[[World, int], list[float]]
-"""How far from the best is what a search with a seed chooses, at each budget."""
+"""Returns, for a seed, the regret of the chosen configuration at each budget."""
 
 
 def by_value(search: Search) -> Lane:
-    """What is best on val is chosen."""
+    """Return a lane that chooses the trial that is best on val."""
 
     def run(world: World, seed: int) -> list[float]:
         found: list[float] = []
@@ -193,7 +196,7 @@ def by_value(search: Search) -> Lane:
 
 
 def searched(world: World, search: str, seed: int) -> list[tuple[Params, Told]]:
-    """The trials of a search by this package: the default first, each to its end."""
+    """Return the trials of a search by this package, with the default first and without pruning."""
     rng = np.random.default_rng(seed)
     asked = search.replace("PRIOR", world.prior)
     optimizer = Optimizer(*opened(f"search: {{pruner: none, seed: {seed}, {asked}}}\n"))
@@ -211,7 +214,7 @@ def ours(search: str) -> Lane:
 
 
 def confirmed(search: str, share: float) -> Lane:
-    """The same search with fewer trials: this share of a budget trains the best TOP with new seeds."""
+    """Return a lane with fewer trials that spends this share of the budget on new seeds of the best TOP trials."""
 
     def run(world: World, seed: int) -> list[float]:
         rng, trials = np.random.default_rng([seed, 1]), searched(world, search, seed)
@@ -229,7 +232,7 @@ def confirmed(search: str, share: float) -> Lane:
 
 
 def ended(number: int, params: Params, value: float) -> TrialResult:
-    """A trial that went to its end."""
+    """Return the result of a complete trial."""
     return TrialResult(
         number=number,
         state="COMPLETE",
@@ -245,7 +248,7 @@ def ended(number: int, params: Params, value: float) -> TrialResult:
 
 
 def optunas(world: World, seed: int) -> Iterator[Told]:
-    """Optuna as it comes: its own settings of TPE, and no trial of the default."""
+    """Search with Optuna's TPE in its own settings, without a trial of the default."""
     rng, (_, wide) = np.random.default_rng(seed), opened()
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     for number in range(max(BUDGETS)):
@@ -256,7 +259,7 @@ def optunas(world: World, seed: int) -> Iterator[Told]:
 
 
 def drawn_evenly(seed: int) -> Iterator[Params]:
-    """Configurations without end, as the others' schedulers draw them."""
+    """Yield configurations drawn evenly, without end, as other schedulers draw them."""
     _, wide = opened()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     while True:
@@ -264,7 +267,7 @@ def drawn_evenly(seed: int) -> Iterator[Params]:
 
 
 def evenly(world: World, seed: int) -> Iterator[Told]:
-    """Random search, each trial to its end."""
+    """Search at random, without pruning."""
     rng = np.random.default_rng(seed)
     for number, params in enumerate(drawn_evenly(seed), 1):
         val, regret = world.curve(params, rng)
@@ -274,7 +277,7 @@ def evenly(world: World, seed: int) -> Iterator[Told]:
 
 
 def asha(world: World, seed: int) -> Iterator[Told]:
-    """ASHA that ends trials, as Ray Tune's: at 1 and at 3 epochs those go on that are in the best third so far."""
+    """Search with ASHA that stops trials, as Ray Tune's: after 1 and 3 epochs, the best third so far continues."""
     rng, rungs = np.random.default_rng(seed), {rung: list[float]() for rung in RUNGS}
     epochs = 0
     for params in drawn_evenly(seed):
@@ -292,7 +295,10 @@ def asha(world: World, seed: int) -> Iterator[Told]:
 
 
 def hyperband(world: World, seed: int) -> Iterator[Told]:
-    """Hyperband (Li et al. 2018) of six epochs by thirds: in turn three of which one goes on after two, and two."""
+    """Search with Hyperband (Li et al. 2018) of six epochs by thirds.
+
+    It alternates between a bracket of three trials, of which one continues after two epochs, and two full trials.
+    """
     rng, drawn = np.random.default_rng(seed), drawn_evenly(seed)
     epochs = 0
     while epochs < max(BUDGETS) * EPOCHS:
@@ -326,12 +332,12 @@ FROM_DEFAULT = tuple(LANES)[:4]
 
 
 def regrets(world: World, lane: str, seed: int) -> list[float]:
-    """What a lane chooses, by its name: a process can be handed that."""
+    """Run a lane by its name, which can be sent to another process."""
     return LANES[lane](world, seed)
 
 
 def worlds(trainings: Sequence[Mapping[str, Any]]) -> dict[str, World]:
-    """The same trainings searched from the family's defaults, and from what is worst among those recorded."""
+    """Return the worlds of the trainings: started from the family's defaults, and from the worst on record."""
     _, wide = opened()
     known = distributions(wide)
     surrogate = fitted(trainings, known)
@@ -349,12 +355,12 @@ def worlds(trainings: Sequence[Mapping[str, Any]]) -> dict[str, World]:
 
 
 def priors(params: Params) -> str:
-    """search.prior around a configuration."""
+    """Return `search.prior` around a configuration, as YAML."""
     return flow({name: {"around": value} for name, value in params.items()})
 
 
 def simulate(given: argparse.Namespace) -> None:
-    """Search what was recorded, and print how far from the best each lane ends."""
+    """Search the recorded trainings, and print the regret of each lane."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pool = ProcessPoolExecutor(given.jobs, initializer=optuna.logging.set_verbosity, initargs=(optuna.logging.ERROR,))
     trainings = rounds.recorded(given.recorded)
@@ -367,7 +373,7 @@ def simulate(given: argparse.Namespace) -> None:
         print("| | " + " | ".join(f"{budget} trials" for budget in BUDGETS) + " |")
         print("|---|" + "--:|" * len(BUDGETS))
         found[name] = {}
-        for lane in LANES if name == GOOD else FROM_DEFAULT:  # the others start from no default
+        for lane in LANES if name == GOOD else FROM_DEFAULT:  # the others do not use a default
             kept = np.array(list(pool.map(partial(regrets, world, lane), range(given.runs))))
             found[name][lane] = kept.mean(0), kept.std(0, ddof=1) / given.runs**0.5
             cells = (f"{mean:.4f} ± {error:.4f}" for mean, error in zip(*found[name][lane], strict=True))
@@ -378,14 +384,14 @@ def simulate(given: argparse.Namespace) -> None:
 
 
 def bars(found: Mapping[str, Regrets]) -> None:
-    """Print what the prior is worth where the default is good, and what it costs where it is bad."""
+    """Print the gain of the prior with a good default, and its cost with a bad one."""
     for name, trials, limit in ((GOOD, 10, 0.5), (BAD, 50, 1.1)):
         prior, off = (found[name][lane][0][BUDGETS.index(trials)] for lane in (NEAR_DEFAULT, OFF))
-        print(f"{name}, {trials} trials: {prior / off:.2f} of the regret without a prior; the bar is {limit}")
+        print(f"{name}, {trials} trials: {prior / off:.2f} of the regret without a prior; target: at most {limit}")
 
 
 def draw(found: Mapping[str, Regrets], path: Path, trainings: int) -> None:
-    """The regret of each lane over the budget, a panel for each default."""
+    """Draw the regret of each lane over the budget, with one panel per default."""
     figure, axes = pyplot.subplots(1, len(found), figsize=(9, 3.6), sharey=True, layout="constrained")
     for axis, (name, lanes) in zip(axes, found.items(), strict=True):
         for lane, (middle, error) in lanes.items():
@@ -404,17 +410,17 @@ def draw(found: Mapping[str, Regrets], path: Path, trainings: int) -> None:
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ask.add_subparsers(required=True)
-    recording = parts.add_parser("record", help="train what the record lacks")
+    recording = parts.add_parser("record", help="train the runs that the record lacks")
     recording.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
     recording.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
     recording.add_argument("--out", type=Path, default=RECORDED)
     recording.add_argument("--logits", type=Path, default=Path("mlruns/regret"), help="a folder for noise.py")
     recording.set_defaults(run=record)
-    simulating = parts.add_parser("simulate", help="search what was recorded")
+    simulating = parts.add_parser("simulate", help="search the recorded trainings")
     simulating.add_argument("--recorded", type=Path, default=RECORDED)
     simulating.add_argument("--runs", type=int, default=200)
     simulating.add_argument("--jobs", type=int, default=1, help="processes")
-    simulating.add_argument("--figure", type=Path, help="where the regrets are drawn")
+    simulating.add_argument("--figure", type=Path, help="the file for a figure of the regrets")
     simulating.set_defaults(run=simulate)
     given = ask.parse_args()
     given.run(given)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: rounds in which lanes take turns, ratios inside a round, the table at the end."""
+"""The shared parts of all benchmarks: rounds in which lanes take turns, ratios within a round, and tables."""
 
 import argparse
 import datetime
@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-OFF = 0.25  # a round whose floor is further from the median floor was disturbed
+OFF = 0.25  # a round whose floor is further than this share from the median floor was disturbed
 
 Lane = Callable[[], float]
 
@@ -37,7 +37,7 @@ class Ratio:
 
 
 def interleave(lanes: Mapping[str, Lane], rounds: int) -> dict[str, list[float]]:
-    """What each lane returned in each round, [rounds] by name; each round begins with another lane."""
+    """Return the result of each lane in each round, [rounds] by name. Each round starts with another lane."""
     names = list(lanes)
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
@@ -48,27 +48,27 @@ def interleave(lanes: Mapping[str, Lane], rounds: int) -> dict[str, list[float]]
 
 
 def steady(floor: Sequence[float]) -> list[int]:
-    """The rounds whose floor is within 25 % of the median floor: the others were disturbed."""
+    """Return the rounds whose floor is within 25 % of the median floor. The others were disturbed."""
     middle = statistics.median(floor)
     return [number for number, one in enumerate(floor) if abs(one / middle - 1) <= OFF]
 
 
 def ratio(above: Sequence[float], below: Sequence[float], floor: Sequence[float] | None = None) -> Ratio:
-    """Median, least and largest of above/below of the same round; rounds with a disturbed `floor` are dropped."""
+    """Return the ratio above/below of equal rounds, without rounds whose `floor` was disturbed."""
     kept = steady(floor) if floor is not None else range(len(above))
     found = [above[number] / below[number] for number in kept]
     return Ratio(statistics.median(found), min(found), max(found), len(found), len(above) - len(found))
 
 
 def wall(work: Callable[[], object]) -> float:
-    """Seconds by the clock."""
+    """Return the seconds that `work` takes by the clock."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def cpu(work: Callable[[], object]) -> float:
-    """CPU seconds of this process, all its threads, and of the children it has waited for."""
+    """Return the CPU seconds that `work` takes in all threads of this process and in children that it waits for."""
     began = _cpu()
     work()
     return _cpu() - began
@@ -80,23 +80,23 @@ def _cpu() -> float:
 
 
 def spread(values: Sequence[float], digits: int = 4) -> str:
-    """Mean and standard error."""
+    """Return mean and standard error as text."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
 
 
 def recorded(out: Path) -> list[dict[str, Any]]:
-    """What a file of one JSON object per line has so far."""
+    """Return the records so far in a file with one JSON object per line."""
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def verdict(figure: float, metric: float, *, at_least: bool = False) -> str:
-    """met or missed; a figure is to be at most its metric, or at least."""
+    """Return "met" if the figure is at most, or `at_least`, its target; otherwise "missed"."""
     return "met" if (figure >= metric if at_least else figure <= metric) else "missed"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; floats with three digits."""
+    """Return a Markdown table, with three significant digits for floats."""
     lines = [list(headers), ["---"] * len(headers), *([_cell(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -106,12 +106,12 @@ def _cell(cell: object) -> str:
 
 
 def devices(device: str) -> str:
-    """What `--devices` of sweep takes for it: one GPU, or the CPU."""
+    """Return the value of sweep's `--devices` for one GPU or the CPU."""
     return "0" if device == "cuda" else device
 
 
 def hardware(device: str = "cpu") -> str:
-    """One line: date, commit, processor, cores, load, versions, and the GPU where that is the device."""
+    """Return one line with date, commit, processor, cores, load and versions, and the GPU if that is the device."""
     parts = [
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         f"commit {_commit()}",
@@ -141,7 +141,7 @@ def _gpu() -> str:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """--quick and --device, which every benchmark takes."""
+    """Return a parser with --quick and --device, which every benchmark takes."""
     ask = argparse.ArgumentParser(description=description)
     ask.add_argument("--quick", action="store_true", help="fewer rounds of less work: at most 90 s on two cores")
     ask.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -149,7 +149,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def on_photographs(description: str, out: str) -> argparse.ArgumentParser:
-    """The same, and where real photographs, weights for them, decoded images and results lie."""
+    """Return the same parser with the places of photographs, weights, decoded images and results."""
     ask = arguments(description)
     ask.add_argument("--root", type=Path, default=Path("../shared/data/clothing"))
     ask.add_argument("--weights", type=Path, default=Path("../shared/weights/mobilenetv2_100_same.safetensors"))
@@ -159,9 +159,9 @@ def on_photographs(description: str, out: str) -> argparse.ArgumentParser:
 
 
 def photographs(ask: argparse.ArgumentParser) -> argparse.Namespace:
-    """What was asked; ends the process where photographs or weights are not there."""
+    """Parse the arguments, and end the process if photographs or weights are missing."""
     given = ask.parse_args()
     if absent := [path for path in (given.root / "labels.csv", given.weights) if not path.exists()]:
-        sys.exit(f"{absent[0]} is not there: name the photographs with --root and the weights with --weights")
+        sys.exit(f"{absent[0]} does not exist: name the photographs with --root and the weights with --weights")
     given.out.mkdir(parents=True, exist_ok=True)
     return given

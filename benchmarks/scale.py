@@ -1,10 +1,10 @@
-"""Ten thousand trials in one study, two hundred thousand images in one data set: what it takes to open and ask them.
+"""Measure time and memory of ten thousand trials in one study, and two hundred thousand images in one data set.
 
     python benchmarks/scale.py [--quick]
 
-Each figure is taken in a process of its own, the best of two, so that peaks of memory are its own. Gates: the
-leaderboard and the status tell of every trial and of the best one that the run folders hold, the next trial has the
-next number, and cached images are those that their files decode to.
+Each figure is the best of two, measured in separate processes so that memory peaks do not mix. The gates: the
+leaderboard and the status report every trial in the run folders and the best one, the next trial has the
+next number, and cached images equal those that their files decode to.
 """
 
 import json
@@ -31,12 +31,12 @@ from trainers.data.table import Row
 
 NAME = "large"
 SIDE = 32  # pixels of an image
-DISTINCT = 400  # images with content of their own, the others are links to them
+DISTINCT = 400  # images with their own content; the others are links to them
 
 
 # ------------------------------------------------------------------------------------------- trials
 def resume(trials: int, *, mlflow: bool = False, hours: float | None = None) -> dict[str, float]:
-    """Seconds until the first job, with a thread that brings MLflow up to date or without, and of asking the next."""
+    """Return the seconds until the first job, with or without MLflow catching up in a thread, and for the next."""
     began, worked = time.perf_counter(), time.process_time()
     study = grown.opened(NAME, 2 * trials, hours=hours)
     if mlflow:
@@ -46,18 +46,18 @@ def resume(trials: int, *, mlflow: bool = False, hours: float | None = None) -> 
     first = study.next_job()
     found = {"first": time.perf_counter() - began, "cpu": time.process_time() - worked}
     if first is None or first.trial < trials:
-        sys.exit(f"gate: the next trial is {first and first.trial}, and there are {trials}")
+        sys.exit(f"gate: the next trial is {first and first.trial}, but there are {trials} trials")
     asked = []
     for _ in range(5):
         began = time.perf_counter()
         study.next_job()
         asked.append(time.perf_counter() - began)
-    time.sleep(3.0 if mlflow else 0)  # what it holds while it catches up
+    time.sleep(3.0 if mlflow else 0)  # for the memory that it holds while it catches up
     return found | {"ask": min(asked), "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def command(*words: str) -> tuple[float, float, Any]:
-    """Seconds that a command takes by the clock and of a core, and what it says as JSON."""
+    """Return the seconds of a command by the clock and in CPU time, and its JSON document."""
     began, worked = time.perf_counter(), children()
     said = subprocess.run(
         [sys.executable, "-m", "sweeper.cli", *words, NAME, "--json"], capture_output=True, text=True, check=True
@@ -66,7 +66,7 @@ def command(*words: str) -> tuple[float, float, Any]:
 
 
 def children() -> float:
-    """CPU seconds of the processes that were waited for."""
+    """Return the CPU seconds of finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -90,20 +90,20 @@ def trials_part(count: int) -> Iterator[list[object]]:
         row("sweep status, s", min(each[0] for each in status), 5, min(each[1] for each in status)),
         row("resume until the first job, s", *least(again["resume"])),
         row("the same, with a budget of hours, s", *least(again["hours"])),
-        row("the same, its ledger made anew, s", rebuilt["first"], None, rebuilt["cpu"]),
+        row("the same, rebuilding the index of trials, s", rebuilt["first"], None, rebuilt["cpu"]),
         row("the same, MLflow catching up on every trial, s", caught["first"], 5, caught["cpu"]),
-        row("asking the next trial, ms", 1e3 * min(one["ask"] for one in again["resume"]), 500),
-        row("coordinator's peak, MLflow catching up, MB", caught["peak"], 500),
+        row("proposing the next trial, ms", 1e3 * min(one["ask"] for one in again["resume"]), 500),
+        row("coordinator's peak memory, MLflow catching up, MB", caught["peak"], 500),
     ]
 
 
 def least(found: list[dict[str, float]]) -> tuple[float, float, float]:
-    """Seconds until the first job, their metric, and CPU seconds."""
+    """Return the least seconds until the first job, their target, and the least CPU seconds."""
     return min(one["first"] for one in found), 5, min(one["cpu"] for one in found)
 
 
 def restore(folder: StudyFolder, count: int) -> None:
-    """Take away the trials that a measurement asked for."""
+    """Remove the trials that a measurement has started."""
     for path in folder.trials.iterdir():
         if int(path.name) >= count:
             shutil.rmtree(path)
@@ -116,12 +116,12 @@ def gate(folder: StudyFolder, count: int, leaderboard: dict[str, Any], status: d
         sys.exit(f"gate: {count} trials, but {len(leaderboard['trials'])} on the leaderboard")
     shown = leaderboard["trials"][0]["value"]
     if (best, shown) != (max(values), round(max(values), 6)):
-        sys.exit(f"gate: the best is {max(values)}, and {best} is shown")
+        sys.exit(f"gate: the best value is {max(values)}, but {best} is shown")
 
 
 # ------------------------------------------------------------------------------------------- images
 def draw(root: Path, count: int) -> None:
-    """A table of small photographs-to-be: noise, each of a few hundred under many names."""
+    """Write a table of small noise images, a few hundred distinct ones under many names."""
     import numpy as np
     from PIL import Image
 
@@ -146,7 +146,7 @@ def config(root: Path) -> Any:
 
 
 def decode(root: Path) -> dict[str, float]:
-    """Seconds of checking and of decoding all images, and of reading and decoding them without a cache."""
+    """Return the seconds of checking and decoding all images, and of decoding them without a cache."""
     import numpy as np
     from PIL import Image
 
@@ -175,7 +175,7 @@ def decode(root: Path) -> dict[str, float]:
 
 
 def train(root: Path) -> dict[str, float]:
-    """Seconds of opening what is decoded, and MB that a worker itself holds before and after 200 random batches."""
+    """Return the seconds of opening decoded images, and a worker's own MB before and after 200 random batches."""
     import numpy as np
     import torch
 
@@ -202,7 +202,7 @@ def train(root: Path) -> dict[str, float]:
 
 
 def anonymous() -> float:
-    """MB of this process that belong to no file."""
+    """Return the anonymous memory of this process in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
@@ -217,8 +217,8 @@ def images_part(count: int) -> Iterator[list[object]]:
         row("checking them again, s", decoded["check again"], 10),
         row("decoding into the cache, images/s", count / decoded["cache"], None),
         row("the same over bare decoding", decoded["cache"] / decoded["bare"], 1.5),
-        row("opening what is decoded, s", min(one["open"] for one in opened), 2, min(one["cpu"] for one in opened)),
-        row("a worker's own memory grows in 200 batches, MB", max(one["gathered"] for one in opened), 50),
+        row("opening decoded images, s", min(one["open"] for one in opened), 2, min(one["cpu"] for one in opened)),
+        row("growth of a worker's own memory over 200 batches, MB", max(one["gathered"] for one in opened), 50),
     ]
 
 
@@ -233,7 +233,7 @@ PARTS = {
 
 
 def part(name: str, of: object) -> dict[str, float]:
-    """What one of PARTS finds in a process of its own."""
+    """Run one of PARTS in a separate process, and return its figures."""
     call = [sys.executable, __file__, "--part", name, str(of)]
     done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -250,18 +250,18 @@ def row(name: str, figure: float, metric: float | None, cpu: float | str = "") -
 
 def main() -> None:
     ask = rounds.arguments(__doc__)
-    ask.add_argument("--part", nargs=2, help="for its own processes")
+    ask.add_argument("--part", nargs=2, help="internal, for the separate processes")
     given = ask.parse_args()
     if given.part:
         print(json.dumps(PARTS[given.part[0]](given.part[1])), flush=True)
-        os._exit(0)  # not waiting for what MLflow still lacks
+        os._exit(0)  # without waiting for MLflow to catch up
     trials, images = (2_000, 20_000) if given.quick else (10_000, 200_000)
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"SWEEP_HOME": home, "SWEEP_TRAINER": "fake"}
         rows = [*trials_part(trials), *images_part(images)]
     print(rounds.hardware())
     print(f"{trials:,} trials of {grown.EPOCHS} epochs, {images:,} images of {SIDE} x {SIDE} pixels; the best of two")
-    print(rounds.table(["figure", "found", "CPU s", "metric", ""], rows))
+    print(rounds.table(["figure", "found", "CPU s", "target", ""], rows))
 
 
 if __name__ == "__main__":

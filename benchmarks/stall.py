@@ -1,11 +1,11 @@
-"""How much of its time a device waits for images.
+"""Measure the share of its time that a device waits for images.
 
     python benchmarks/stall.py [--quick]
 
-The device is simulated: it takes 1,000 or 3,000 images a second and leaves the processor alone meanwhile, as a GPU
-does. Ours gathers, draws and hands over what a GPU then changes; a DataLoader with two persistent workers decodes
-and changes each image. Its start and its wait for the first batch do not count, ours do. Exit code 1 where a batch of
-ours does not hold the rows it was asked for.
+The device is simulated: it processes 1,000 or 3,000 images per second and leaves the processor idle meanwhile, as a
+GPU does. Our loader gathers images, draws augmentations, and hands both over for a GPU to apply. A DataLoader with
+two persistent workers decodes and augments each image. Its start and the wait for its first batch do not count, but
+ours do. The exit code is 1 if one of our batches does not hold the requested rows.
 """
 
 import sys
@@ -30,13 +30,13 @@ from trainers.loading.loader import AugmentationSource, Loader, RawBatch
 SIZE, SIDE, BATCH = 224, 256, 64
 RATES = (1000, 3000)
 GOAL = 0.02
-FEW, MANY = 256, 4096  # images on disk, which a DataLoader passes over once, and images of a pass of ours
+FEW, MANY = 256, 4096  # images on disk (one pass of a DataLoader), and images of one pass of ours
 OURS, THEIRS = "ours", "DataLoader, two workers"
 NOTHING = "nothing to load"
 
 
 class Files(Dataset[torch.Tensor]):
-    """Each image decoded and changed when it is asked for."""
+    """The images, each decoded and augmented when it is requested."""
 
     def __init__(self, data: Data) -> None:
         self.paths = [data.table.root / row.path for row in data.table.rows]
@@ -50,13 +50,13 @@ class Files(Dataset[torch.Tensor]):
 
 
 def waited(batches: Callable[[], Iterable[object]], rate: int, first: bool) -> float:
-    """The share of one pass that a device of this rate waits, for the `first` batch too or after it."""
+    """Return the share of one pass that a device of this rate waits, including the `first` batch or not."""
     began, worked = time.perf_counter(), 0.0
     for number, _ in enumerate(batches()):
         start = time.perf_counter()
         if number == 0 and not first:
             began = start
-        time.sleep(BATCH / rate)  # the device's work; what it oversleeps is lost, as that of no loader at all shows
+        time.sleep(BATCH / rate)  # the device's work; oversleeping is lost time, as the lane without a loader shows
         worked += BATCH / rate
     return 1 - worked / (time.perf_counter() - began)
 
@@ -68,7 +68,7 @@ def ours(data: Data, chunks: list[np.ndarray]) -> Iterable[RawBatch]:
 
 
 def gate(data: Data, chunks: list[np.ndarray]) -> bool:
-    """Every batch holds its rows, and no two images of it are changed alike."""
+    """Return True if every batch holds its rows and augments no two images alike."""
     images = shared(raw(data.cache.images))
     for rows, batch in zip(chunks, ours(data, chunks), strict=True):
         windows = None if batch.how is None else batch.how.affine
@@ -80,7 +80,7 @@ def gate(data: Data, chunks: list[np.ndarray]) -> bool:
 
 def main() -> int:
     given = rounds.arguments(__doc__ or "").parse_args()
-    torch.set_num_threads(2)  # with one, our side thread would be none
+    torch.set_num_threads(2)  # with one, we would have no side thread
     with tempfile.TemporaryDirectory() as folder:
         data = Data.open(draw(Path(folder) / "images", train=FEW, val=0, size=SIDE), Path(folder) / "cache")
         rng = np.random.default_rng(0)
@@ -95,14 +95,14 @@ def main() -> int:
         rounds.interleave(lanes, 1)  # starts the workers, reads the map
         found = rounds.interleave(lanes, 5 if given.quick else 9)
     print(rounds.hardware(), "\n")
-    headers = ["images/s", "path", "time lost, median", "least", "most", "metric", ""]
+    headers = ["images/s", "path", "time lost, median", "least", "most", "target", ""]
     print(rounds.table(headers, (line(*one, found) for one in found.items())), "\n")
     print(f"Gate, rows and parameters of our batches (resized crop): {'passed' if sound else 'FAILED'}")
     return int(not sound)
 
 
 def line(lane: str, values: list[float], found: dict[str, list[float]]) -> list[object]:
-    """What a path loses; ours is judged by what it loses beyond a device that has nothing to wait for."""
+    """Return a line with the loss of a path. Ours is judged by its loss beyond that of a device without a loader."""
     rate, name = lane.split(" ", 1)
     beyond = [ours - none for ours, none in zip(values, found[f"{rate} {NOTHING}"], strict=True)]
     middle = float(np.median(values))

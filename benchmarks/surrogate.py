@@ -1,7 +1,7 @@
-"""What a training of a configuration would show, fitted to recorded trainings: a Gaussian process and their noise.
+"""A surrogate for training any configuration: a Gaussian process fitted to recorded trainings, and their noise.
 
-A surrogate benchmark as of Eggensperger et al. (2015): a search can ask for any configuration, not only for one that
-was trained. It is smooth between them, and far from all of them it knows nothing but their mean.
+With a surrogate benchmark (Eggensperger et al. 2015), a search can evaluate any configuration, not only trained ones.
+The surrogate is smooth between the trained ones, and far from all of them it predicts their mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from scipy.optimize import minimize
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Params = Mapping[str, Any]
-MIDDLE = 0.5  # the place of a value that a configuration does not have
+MIDDLE = 0.5  # the place of a parameter that a configuration does not have
 
 
 def places(params: Params, known: Mapping[str, BaseDistribution]) -> list[float]:
-    """A configuration as numbers from 0 to 1: a range by its scale, a choice one number an option."""
+    """Return a configuration as numbers from 0 to 1: one on the scale of each range, one per option of a choice."""
     found: list[float] = []
     for name, values in known.items():
         if isinstance(values, CategoricalDistribution):
@@ -36,30 +36,30 @@ def _place(value: float, values: FloatDistribution | IntDistribution) -> float:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The curve on val and the worth of any configuration, and the noise of a training."""
+    """The expected val curve and worth of any configuration, and the noise of a training."""
 
     known: Mapping[str, BaseDistribution]
     trained: Array  # [trainings, numbers]
-    scales: Array  # of each number, the last two of the signal and of the noise
+    scales: Array  # the length of each number, then the variances of signal and noise
     solved: Array  # [trainings, epochs + 1]
     mean: Array  # [epochs + 1]
     noises: Array  # [trainings, epochs + 1]
-    explained: float  # share of the variance of the worth that the others tell of a training
+    explained: float  # share of the variance of the worth that is explained leave-one-out
 
     def expected(self, configurations: Sequence[Params]) -> Array:
-        """The mean val score after each epoch, and the mean worth: [configurations, epochs + 1]."""
+        """Return the mean val score after each epoch, and the mean worth: [configurations, epochs + 1]."""
         asked = np.array([places(params, self.known) for params in configurations])
         found: Array = self.mean + _kernel(asked, self.trained, self.scales) @ self.solved
         return found
 
     def noise(self, rng: np.random.Generator) -> Array:
-        """What one training adds to the means of its val scores: [epochs]."""
+        """Draw the deviation of one training from the means of its val scores: [epochs]."""
         found: Array = self.noises[rng.integers(len(self.noises)), :-1]
         return found
 
 
 def fitted(trainings: Sequence[Mapping[str, Any]], known: Mapping[str, BaseDistribution]) -> Surrogate:
-    """The surrogate of trainings with their params, `val` scores and `test` score."""
+    """Fit the surrogate to trainings with their `params`, `val` scores and `test` score."""
     at = np.array([places(one["params"], known) for one in trainings])
     seen = np.array([[*one["val"], one["test"]] for one in trainings])
     mean = seen.mean(0)
@@ -78,9 +78,9 @@ def fitted(trainings: Sequence[Mapping[str, Any]], known: Mapping[str, BaseDistr
     scales = np.exp(best.x)
     inverse = np.linalg.inv(_noisy(at, scales))
     solved = inverse @ (seen - mean)
-    left_out = solved / inverse.diagonal()[:, None]  # what each training is off from what the others tell of it
+    left_out = solved / inverse.diagonal()[:, None]  # the error of each training's prediction from the others
     explained = 1 - float((left_out[:, -1] ** 2).sum() / ((seen - mean)[:, -1] ** 2).sum())
-    noises = solved * np.sqrt(scales[-1] / inverse.diagonal())[:, None]  # the same less what they cannot know
+    noises = solved * np.sqrt(scales[-1] / inverse.diagonal())[:, None]  # the part of it that is noise
     return Surrogate(known, at, scales, solved, mean, noises, explained)
 
 
@@ -90,7 +90,7 @@ def _noisy(at: Array, scales: Array) -> Array:
 
 
 def _kernel(one: Array, other: Array, scales: Array) -> Array:
-    """Matern 5/2 with a length of each number."""
+    """Return the Matern 5/2 kernel with a length for each number."""
     apart = (one[:, None, :] - other[None, :, :]) / scales[:-2]
     distance = np.sqrt(5 * (apart**2).sum(-1))
     found: Array = scales[-2] * (1 + distance + distance**2 / 3) * np.exp(-distance)

@@ -1,14 +1,14 @@
-"""The same question asked twice: 50 trials by `sweep run`, and by a plain script with TPE and the median pruner.
+"""Run the same search twice: 50 trials by `sweep run`, and by a plain script with TPE and the median pruner.
 
     python benchmarks/sweep.py --root DATA --weights FILE --out FOLDER [--rounds 3] [--quick] [--device cpu]
 
-DATA is a data set in the table layout; without it one is drawn. A part of its images is copied to FOLDER: train, val,
-and all that is left with labels as test. Both get the same ranges, epochs and weights, each the whole machine, in
-turn. Every trial's best epoch is judged on test afterwards. What is compared is the test accuracy of the best trial
-by val so far, against the seconds since the command was given, imports and decoding included.
+DATA is a data set in the table layout. Without it, one is drawn. Some of its images are copied to FOLDER as train and
+val, and the remaining labelled ones as test. Both lanes have the same ranges, epochs and weights, and take turns on
+the whole machine. Every trial's best epoch is judged on test afterwards. The script compares the test accuracy of the
+trial that is best on val so far, over the seconds since the command was started, including imports and decoding.
 
 The gate (benchmarks/question.py): one fixed configuration trained both ways must agree on test within two standard
-errors, and both must read the same labels. Finished rounds are kept in FOLDER; the same command resumes.
+errors, and both must read the same labels. Finished rounds are kept in FOLDER, and the same command resumes.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
 
 HERE = Path(__file__).parent
-FIFTH = 5  # the metric is what the script finds, in this part of its time
+FIFTH = 5  # the target: the plain script's result in a fifth of its time
 
 
 @dataclass(frozen=True)
 class Point:
-    """A trial that has ended: when, what it is worth on val, and its right answers on test, a share an image."""
+    """A finished trial: when it finished, its value on val, and its accuracy on test."""
 
     seconds: float
     val: float
@@ -50,7 +50,7 @@ class Point:
 
 # ------------------------------------------------------------------------------------------- the lanes
 def by_hand(given: argparse.Namespace, data: Path, out: Path, seed: int) -> list[Point]:
-    """The plain script, in a process of its own."""
+    """Run the plain script in a separate process."""
     words = [sys.executable, str(HERE / "plain.py"), "--root", str(data), "--out", str(out), "--seed", str(seed)]
     words += ["--weights", given.weights, "--trials", str(given.trials), "--epochs", str(given.epochs)]
     words += ["--size", str(given.size), "--device", given.device, "--began", str(time.time())]
@@ -69,7 +69,7 @@ def by_hand(given: argparse.Namespace, data: Path, out: Path, seed: int) -> list
 
 
 def by_sweep(given: argparse.Namespace, data: Path, out: Path, seed: int) -> list[Point]:
-    """`sweep run`, as a user types it."""
+    """Run `sweep run` as a user types it."""
     out.mkdir(parents=True)
     (out / "question.yaml").write_text(question.space(given, data, given.trials, seed))
     began = time.time()
@@ -100,7 +100,7 @@ def by_sweep(given: argparse.Namespace, data: Path, out: Path, seed: int) -> lis
 
 # ------------------------------------------------------------------------------------------- the answer
 def curve(points: list[Point]) -> list[tuple[float, Point]]:
-    """The best trial by val so far, at each time that it changed."""
+    """Return the best trial by val so far, at each time when it changed."""
     found: list[tuple[float, Point]] = []
     for point in sorted(points, key=lambda one: one.seconds):
         if not found or point.val > found[-1][1].val:
@@ -109,7 +109,7 @@ def curve(points: list[Point]) -> list[tuple[float, Point]]:
 
 
 def reached(points: list[Point], least: float) -> float:
-    """Seconds from which on the best so far is worth at least so much on test; infinite if it never is."""
+    """Return the seconds after which the best so far always has at least `least` on test; infinite if never."""
     since = math.inf
     for seconds, point in curve(points):
         since = min(since, seconds) if point.test >= least else math.inf
@@ -117,19 +117,19 @@ def reached(points: list[Point], least: float) -> float:
 
 
 def first(points: list[Point], count: int) -> tuple[float, Point]:
-    """When so many trials had ended, and the best of them by val."""
+    """Return the seconds after which `count` trials had finished, and the best of them by val."""
     some = sorted(points, key=lambda one: one.seconds)[:count]
     return some[-1].seconds, max(some, key=lambda one: one.val)
 
 
 def within(points: list[Point], seconds: float) -> Point:
-    """The best by val of the trials that had ended by then; worth nothing where none had."""
+    """Return the best by val of the trials that had finished by then, or a point with value 0 if none had."""
     some = [point for point in points if point.seconds <= seconds]
     return max(some, key=lambda one: one.val, default=Point(seconds, 0.0, 0.0, 0.0, 0))
 
 
 def rows(found: dict[str, list[list[Point]]]) -> Iterator[list[object]]:
-    """A line a round, and their means."""
+    """Yield a line per round, then their means."""
     lines = []
     for ours, theirs in zip(found["sweep"], found["plain"], strict=True):
         (end, best), (mine, own) = first(theirs, len(theirs)), first(ours, len(ours))
@@ -148,7 +148,7 @@ def _cells(line: list[float]) -> list[str]:
 
 
 def met(found: dict[str, list[list[Point]]]) -> tuple[float, float]:
-    """Means over the rounds: test of what sweep had chosen after a fifth of the script's time, and its metric."""
+    """Return means over the rounds: test of sweep's choice after a fifth of the script's time, and its target."""
     early, least = [], []
     for ours, theirs in zip(found["sweep"], found["plain"], strict=True):
         end, best = first(theirs, len(theirs))
@@ -165,13 +165,13 @@ HEADERS = [
     "by hand after a fifth",
     "sweep: all trials",
     "test",
-    "sweep as good for good from",
+    "as good to the end from: sweep",
     "by hand",
 ]
 
 
 def drawing(found: dict[str, list[list[Point]]], path: Path) -> None:
-    """The learning curves of both lanes: test accuracy of the best by val so far, over time."""
+    """Draw the curves of both lanes: test accuracy of the best by val so far, over time."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -193,7 +193,7 @@ def drawing(found: dict[str, list[list[Point]]], path: Path) -> None:
 
 
 def known(given: argparse.Namespace, data: Path) -> dict[str, list[list[Point]]]:
-    """Every round of both lanes, those that are missing run now, in turn."""
+    """Return every round of both lanes, after running the missing ones in turn."""
     found: dict[str, list[list[Point]]] = {"plain": [], "sweep": []}
     for number in range(given.rounds):
         lanes = [("plain", by_hand), ("sweep", by_sweep)]
@@ -221,7 +221,7 @@ def settings() -> argparse.Namespace:
     ask.add_argument("--val", type=int, default=300)
     ask.add_argument("--gate", type=int, default=3, help="seeds of the gate")
     ask.add_argument("--slots", default=str(max(1, len(os.sched_getaffinity(0)))))
-    ask.add_argument("--search", default="{seed: SEED}", help="the key `search` of the space")
+    ask.add_argument("--search", default="{seed: SEED}", help="the key `search` of the search space")
     given = ask.parse_args()
     if given.quick:
         given.rounds, given.trials, given.epochs, given.images, given.val = 1, 6, 3, 480, 160
@@ -243,13 +243,13 @@ def main() -> None:
     print(f"gate: {'held' if good else 'BROKEN'}: {words}\n")
     print(
         f"{given.trials} trials of {given.epochs} epochs, {given.images} images of {given.size} pixels. Test accuracy"
-        " of the best trial by val so far; as good: within a standard error of what the script had in the end\n"
+        " of the best trial by val so far. As good: within a standard error of the script's final choice\n"
     )
     lines = list(rows(found))
     print(rounds.table(HEADERS, lines))
     early, least = met(found)
     verdict = rounds.verdict(early, least, at_least=True)
-    print(f"\nafter a fifth of the script's time: {early:.4f}, to be at least {least:.4f}: {verdict}")
+    print(f"\nafter a fifth of the script's time: {early:.4f} (target: at least {least:.4f}): {verdict}")
     drawing(found, given.out / "curves.svg")
     print(f"curves: {given.out / 'curves.svg'}", file=sys.stderr)
     sys.exit(0 if good else 1)

@@ -1,10 +1,10 @@
-"""How long a trial takes to start: in a fresh process, in a warm worker, and when it is taken up again.
+"""Measure how long a trial takes to start: in a fresh process, in a warm worker, and when it resumes.
 
     python benchmarks/warm.py [--quick] [--device cpu]
 
-Twenty one-epoch trials of a tiny network are swept for real, MLflow on, one slot. The training alone is what their
-epochs took by their own clock; the rest is what the orchestrator, building, checkpoints and records cost. A process a
-trial is measured beside it, as a script that is started anew for each trial would be.
+A real sweep trains twenty one-epoch trials of a tiny network on one slot, with MLflow. Training alone is the time of
+their epochs by their own clock. The rest is the cost of coordination, building networks, checkpoints and records. For
+comparison, one process per trial is measured, like a script that is started for each trial.
 The gate: every trial is on record with one epoch.
 """
 
@@ -57,7 +57,7 @@ list(train(recipe, data, Path(sys.argv[3]), device=sys.argv[4]))
 
 @dataclass(frozen=True)
 class Swept:
-    """One sweep: its trials' jobs and epochs in the order in which they began."""
+    """One sweep: its trials' jobs and epochs, in the order in which they started."""
 
     jobs: list[Job]
     epochs: list[Epoch]
@@ -65,13 +65,13 @@ class Swept:
 
     @property
     def gaps(self) -> list[float]:
-        """Seconds from the end of one trial's epoch to the beginning of the next one's."""
+        """The seconds from the end of one trial's epoch to the start of the next one's."""
         begins = [epoch.time - epoch.seconds for epoch in self.epochs]
         return [begin - epoch.time for epoch, begin in zip(self.epochs, begins[1:], strict=False)]
 
     @property
     def over_training(self) -> float:
-        """Time from the first epoch's beginning to the last one's end, over that of the epochs alone."""
+        """The time from the first epoch's start to the last one's end, over that of the epochs alone."""
         whole = self.epochs[-1].time - (self.epochs[0].time - self.epochs[0].seconds)
         return whole / sum(epoch.seconds for epoch in self.epochs)
 
@@ -101,7 +101,7 @@ def swept(place: Path, data: Path, trials: int, device: str, backbone: str) -> S
 
 
 def fresh(job: Job, place: Path, device: str) -> float:
-    """Seconds that a process of its own takes besides the epoch."""
+    """Return the seconds that a separate process takes besides the epoch."""
     place.mkdir()
     (place / "recipe.json").write_text(job.recipe.model_dump_json())
     words = [sys.executable, "-c", ALONE, *map(str, (place / "recipe.json", job.cache, place / "run", device))]
@@ -111,7 +111,7 @@ def fresh(job: Job, place: Path, device: str) -> float:
 
 
 def resumed(job: Job, place: Path, device: str) -> list[float]:
-    """Seconds from the order to a warm worker to the first step of a run that goes on after its first epoch."""
+    """Return the seconds from the request to a warm worker to the first step of a run that resumes after an epoch."""
     two = job.recipe.model_copy(update={"train": job.recipe.train.model_copy(update={"epochs": 2})})
     executor = Local(slots(rounds.devices(device)))
     found = []
@@ -119,13 +119,13 @@ def resumed(job: Job, place: Path, device: str) -> list[float]:
         folder = place / f"{number}"
         folder.mkdir(parents=True)
         paused = job.model_copy(update={"recipe": two, "folder": folder, "trial": number})
-        for keep in (False, True):  # one epoch, then told to stop; the second time to the end
+        for keep in (False, True):  # first one epoch, then to the end
             began = time.time()
             executor.start(paused)
             epochs = _heard(executor, number, keep)
         found.append(epochs[-1].time - epochs[-1].seconds - began)
     executor.close()
-    return found[1:]  # the first began in a cold worker
+    return found[1:]  # the first started in a cold worker
 
 
 def _heard(executor: Local, trial: int, keep: bool) -> list[Epoch]:
@@ -140,7 +140,7 @@ def _heard(executor: Local, trial: int, keep: bool) -> list[Epoch]:
 
 
 def building(recipe: Recipe, classes: list[int]) -> float:
-    """Median seconds of building the network."""
+    """Return the median seconds of building the network."""
     return statistics.median(rounds.wall(lambda: network.build(recipe.train, classes)) for _ in range(7))
 
 
@@ -160,18 +160,18 @@ def main() -> None:
     process, trained = statistics.median(again), sum(epoch.seconds for epoch in first.epochs)
     rows: list[tuple[str, float, str]] = [
         (f"{trials} one-epoch trials over their epochs alone", first.over_training, "<= 1.3"),
-        ("the whole command over the same, start and end included", first.seconds / trained, ""),
-        ("a process a trial, over the epochs alone", (epoch + process) / epoch, ""),
-        ("end of an epoch to the next trial's first step, s", gap, ""),
-        ("  of that, building the network, s", build, ""),
+        ("the whole command over the epochs alone", first.seconds / trained, ""),
+        ("one process per trial over the epochs alone", (epoch + process) / epoch, ""),
+        ("from the end of an epoch to the next trial's first step, s", gap, ""),
+        ("  building the network, s", build, ""),
         ("  the rest, s", gap - build, "<= 0.1"),
-        ("order to first step of a run taken up again, s", statistics.median(back), "<= 0.5"),
+        ("from the request to the first step of a resumed run, s", statistics.median(back), "<= 0.5"),
         ("a fresh process, besides its epoch, s", process, ""),
         ("an epoch, s", epoch, ""),
     ]
     print(rounds.hardware(given.device))
     print(f"{backbone} at 64 pixels, 640 drawn images, 6 categories; MLflow on\n")
-    print(rounds.table(["", "figure", "metric", ""], [[*row, _judged(row[1], row[2])] for row in rows]))
+    print(rounds.table(["", "figure", "target", ""], [[*row, _judged(row[1], row[2])] for row in rows]))
     whole = len(first.epochs) == trials and all(epoch.number == 1 for epoch in first.epochs)
     print(f"\ngate: {'held' if whole else 'BROKEN'}: {len(first.epochs)} trials of one epoch on record")
     sys.exit(0 if whole else 1)

@@ -1,4 +1,4 @@
-"""Optuna's CMA-ES, which learns how the numbers of a space depend on one another. Needs the package cmaes."""
+"""Optuna's CMA-ES, which learns how the parameters of a space depend on each other. Needs the package cmaes."""
 
 import optuna
 

@@ -1,12 +1,12 @@
-"""Quadratic weighted kappa (Cohen 1968) of all categories' answers together: how far off an answer is counts."""
+"""Quadratic weighted kappa (Cohen 1968): agreement beyond chance, in which distant answers count as worse."""
 
 import numpy as np
 
 
 def kappa(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    """probabilities [N, C], labels [N] of one category -> 1 for perfect agreement, 0 for that of chance.
+    """Return 1 for perfect agreement and 0 for chance, from probabilities [N, C] and labels [N] of one category.
 
-    None where only one class occurs: nothing could be confused.
+    Return None if only one class occurs, because nothing can be confused.
     """
     classes = probabilities.shape[1]
     table = np.zeros((classes, classes))

@@ -1,4 +1,4 @@
-"""Poly-1 loss (Leng et al. 2022): cross entropy, and epsilon times what the true class lacks of probability 1."""
+"""Poly-1 loss (Leng et al. 2022): cross entropy plus epsilon times 1 minus the probability of the true class."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 def poly(logits: Tensor, labels: Tensor, epsilon: float = 1.0) -> Tensor:
-    """logits [B, C], labels [B] -> [B], the loss of each image in one category."""
+    """Return the loss of each image in one category, [B], from logits [B, C] and labels [B]."""
     cross_entropy = functional.cross_entropy(logits, labels, reduction="none")
     return cross_entropy + epsilon * (1 - torch.exp(-cross_entropy))
 

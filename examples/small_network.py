@@ -1,4 +1,4 @@
-"""A small network in plain torch: four convolutions, each halving the image, and the mean over all places."""
+"""A small network in plain torch: four convolutions that each halve the image, and the mean over all positions."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class SmallNetwork(nn.Module):
-    """Images [B, 3, H, W] -> features [B, num_features]."""
+    """A backbone that turns images [B, 3, H, W] into features [B, num_features]."""
 
     def __init__(self, width: int = 32, dropout: float = 0.0) -> None:
         super().__init__()

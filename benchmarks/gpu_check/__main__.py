@@ -1,4 +1,4 @@
-"""Runs the sections one after another, each a process of its own: a crash of CUDA, or a hang, costs just that one."""
+"""Run the sections one after another, each in its own process: a crash of CUDA or a hang costs only that section."""
 
 import argparse
 import contextlib
@@ -21,21 +21,21 @@ from . import __doc__ as purpose
 from .findings import Finding, Notes
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = {"cuda": 1.0, "cpu": 6.0}  # times the seconds of a section
+PATIENCE = {"cuda": 1.0, "cpu": 6.0}  # factor for the seconds of a section
 BUDGET = {"cuda": 480.0, "cpu": 2400.0}  # seconds
-LEAST = 15.0  # seconds that must be left for a section to begin
+LEAST = 15.0  # seconds that must be left for a section to start
 
 
 @dataclass(frozen=True)
 class Section:
-    """A function of one of the modules here, and the seconds after which it is ended."""
+    """A function of one of the modules here, and the seconds after which it is killed."""
 
     name: str
     module: str
     seconds: float
 
 
-SECTIONS = (  # by weight: what no longer fits is left out
+SECTIONS = (  # by importance: sections that no longer fit are left out
     Section("env", "whole", 60),
     Section("waits", "steps", 120),
     Section("race", "steps", 60),
@@ -56,7 +56,7 @@ CHILDREN = (*SECTIONS, Section("neighbour", "pace", 60))
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a section."""
+    """The findings of a finished section."""
 
     section: str
     seconds: float
@@ -64,11 +64,11 @@ class Ended:
 
 
 def main() -> int:
-    """The table on stdout, gpu_check.json and log.txt in the folder; 1 where a promise does not hold."""
+    """Print the table, and write gpu_check.json and log.txt. Return 1 if a promise does not hold."""
     given = _arguments()
     if given.section:
         return _child(given)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the section ends, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # kills the running section, too
     out, began = Path(given.out), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     ended: list[Ended] = []
@@ -86,14 +86,14 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     ask = argparse.ArgumentParser(description=purpose, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    ask.add_argument("--out", default="gpu_check", help="folder of gpu_check.json and log.txt")
-    ask.add_argument("--budget", type=float, help="seconds in all; 480 on a GPU")
+    ask.add_argument("--out", default="gpu_check", help="folder for gpu_check.json and log.txt")
+    ask.add_argument("--budget", type=float, help="seconds in total; default: 480 on a GPU")
     ask.add_argument("--only", default="", help="sections, separated by commas")
     ask.add_argument("--section", choices=[one.name for one in CHILDREN], help=argparse.SUPPRESS)
     ask.add_argument("--notes", help=argparse.SUPPRESS)
     given = ask.parse_args()
     if unknown := set(_names(given)) - {one.name for one in SECTIONS}:
-        ask.error(f"no section {', '.join(sorted(unknown))}; there are: {', '.join(one.name for one in SECTIONS)}")
+        ask.error(f"no section {', '.join(sorted(unknown))}; sections: {', '.join(one.name for one in SECTIONS)}")
     return given
 
 
@@ -102,7 +102,7 @@ def _names(given: argparse.Namespace) -> list[str]:
 
 
 def _sections(given: argparse.Namespace, out: Path, began: float) -> Iterator[Ended]:
-    """Runs them; what no longer fits is left out, and all after `env` where there is no such device."""
+    """Run the requested sections, leaving out those that no longer fit the budget."""
     names, budget = _names(given), given.budget or BUDGET[given.device]
     with (out / "log.txt").open("w", encoding="utf-8") as log:
         for section in SECTIONS:
@@ -117,7 +117,7 @@ def _sections(given: argparse.Namespace, out: Path, began: float) -> Iterator[En
 
 
 def _run(section: Section, device: str, limit: float, log: Any) -> Ended:
-    """One section in its own process, which is ended with all that it started when it takes too long."""
+    """Run one section in its own process, which is killed with all its children if it takes too long."""
     began = time.monotonic()
     print(f"===== {section.name}", file=log, flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,12 +132,12 @@ def _run(section: Section, device: str, limit: float, log: Any) -> Ended:
     if code is None:
         found.append(Finding("took too long", "FAIL", {"limit_s": round(limit)}))
     elif code:
-        found.append(Finding("ended early, see log.txt", "FAIL", {"code": code}))
+        found.append(Finding("crashed, see log.txt", "FAIL", {"code": code}))
     return Ended(section.name, round(time.monotonic() - began, 1), found)
 
 
 def _waited(running: subprocess.Popen[Any], limit: float) -> int | None:
-    """Its exit code; None where it had to be ended."""
+    """Return the exit code, or None if the process had to be killed."""
     try:
         return running.wait(limit)
     except subprocess.TimeoutExpired:
@@ -149,12 +149,12 @@ def _waited(running: subprocess.Popen[Any], limit: float) -> int | None:
 
 
 def _environment() -> dict[str, str]:
-    """Threads that wait sleep, as in workers; nothing is fetched."""
+    """Return the environment: waiting threads sleep, as in workers, and nothing is downloaded."""
     return {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", **os.environ}
 
 
 def _child(given: argparse.Namespace) -> int:
-    """Do one section in this process."""
+    """Run one section in this process."""
     from .place import place
 
     module = next(one.module for one in CHILDREN if one.name == given.section)
@@ -164,7 +164,7 @@ def _child(given: argparse.Namespace) -> int:
 
 
 def _write(path: Path, device: str, ended: Sequence[Ended]) -> None:
-    """All that was found so far, with the day and the commit."""
+    """Write all findings so far, with the date and the commit."""
     asked = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What a section finds: promises that hold or do not, and figures; each a line of JSON in a file."""
+"""The findings of a section: promises that hold or do not, and figures, each a line of JSON in a file."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ Verdict = Literal["ok", "FAIL", "info", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table; FAIL is a promise of the project that does not hold here."""
+    """One line of the table. FAIL means that a promise of the project does not hold here."""
 
     what: str
     verdict: Verdict
@@ -22,21 +22,21 @@ class Finding:
 
 
 class Notes:
-    """The findings of one section, written as they come: a crash loses none of those before it."""
+    """The findings of one section, written at once, so that a crash loses none of the earlier ones."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def promise(self, what: str, holds: bool, **figures: Any) -> None:
-        """Something that must hold."""
+        """Record a promise that must hold."""
         self._add(Finding(what, "ok" if holds else "FAIL", figures))
 
     def figure(self, what: str, **figures: Any) -> None:
-        """Something that was measured."""
+        """Record a measurement."""
         self._add(Finding(what, "info", figures))
 
     def skip(self, what: str, why: str) -> None:
-        """Something that cannot be looked at here."""
+        """Record a check that is impossible here."""
         self._add(Finding(what, "skipped", {"why": why}))
 
     def _add(self, finding: Finding) -> None:
@@ -44,7 +44,7 @@ class Notes:
             file.write(json.dumps(asdict(finding), default=str) + "\n")
 
     def read(self) -> Iterator[Finding]:
-        """What was found so far."""
+        """Yield the findings so far."""
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 yield Finding(**json.loads(line))

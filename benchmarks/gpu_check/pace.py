@@ -1,4 +1,4 @@
-"""Speed: an epoch over the same steps on one batch that is there already, its bottleneck; trials side by side."""
+"""Speed: R, an epoch over the same steps on one batch in memory; its bottleneck; trials side by side."""
 
 import statistics
 import subprocess
@@ -20,12 +20,12 @@ from .place import Cpu
 
 ROUNDS = 3
 PROFILED = 5  # steps
-NEIGHBOUR_S = 8.0  # that one of several trains, once all have begun
+NEIGHBOUR_S = 8.0  # training time of each of several trials, once all have started
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network at work; the metric is the largest R, None where the launching thread is the bottleneck anyway."""
+    """A network and its training; `metric` is the largest R, None if the launching thread is the bottleneck."""
 
     backbone: str
     side: int
@@ -36,7 +36,7 @@ class Case:
 
     @property
     def recipe(self) -> Recipe:
-        """With more epochs than are timed."""
+        """The recipe, with more epochs than are timed."""
         how = {"backbone": self.backbone, "batch_size": self.batch, "epochs": 99, "schedule": "constant"}
         return subjects.recipe(self.side, subjects.level(self.side), **how, **self.train)
 
@@ -56,7 +56,7 @@ CPU = (Case(subjects.TINY, 32, 64, 8), Case(subjects.TINY, 32, 64, 8, train={"we
 
 # ----------------------------------------------------------------------------------------- speed
 def speed(place: Cpu, notes: Notes) -> None:
-    """R of each network, images a second, and where a step's time goes."""
+    """Measure R of each network, images per second, and where a step's time goes."""
     for case in GPU if place.cuda else CPU:
         data = subjects.noise(case.images, 4 * case.batch, subjects.level(case.side))
         place.forget()
@@ -70,7 +70,7 @@ def speed(place: Cpu, notes: Notes) -> None:
 
 
 def _measured(place: Cpu, run: TrainingRun) -> tuple[float, dict[str, Any]]:
-    """R, the median over rounds in which both lanes take turns; and what else is told."""
+    """Return R, the median over rounds in which both lanes take turns, and further figures."""
     batch, images = _one(run), len(run.rows)
     steps = images // run.config.batch_size
     run.fit(0), _floor(place, run, batch, steps)
@@ -88,13 +88,13 @@ def _measured(place: Cpu, run: TrainingRun) -> tuple[float, dict[str, Any]]:
 
 
 def _one(run: TrainingRun) -> Batch:
-    """A batch that nothing overwrites."""
+    """Return a batch that nothing overwrites."""
     (batch,) = subjects.batches(run, 1)
     return replace(batch, images=batch.images.clone(memory_format=torch.preserve_format))
 
 
 def _floor(place: Cpu, run: TrainingRun, batch: Batch, steps: int) -> tuple[float, float]:
-    """Seconds of so many steps on one batch: until the device is done, and until all was asked of it."""
+    """Return the seconds of `steps` steps on one batch: until the device is done, and until all are launched."""
     run.net.train()
     place.wait()
     began = time.perf_counter()
@@ -106,7 +106,7 @@ def _floor(place: Cpu, run: TrainingRun, batch: Batch, steps: int) -> tuple[floa
 
 
 def _others(place: Cpu, run: TrainingRun) -> dict[str, int]:
-    """Images a second of evaluation, and of training with the images on the device."""
+    """Return the images per second of evaluation, and of training with the images on the device."""
     run.evaluate()
     val = _seconds(place, run.evaluate)
     run.lens.resident = True
@@ -124,7 +124,7 @@ def _seconds(place: Cpu, work: Callable[[], object]) -> float:
 
 # ---------------------------------------------------------------------------------------- packed
 def packed(place: Cpu, notes: Notes) -> None:
-    """What several trials of a small network bring side by side, each a process, as with --slots."""
+    """Measure the gain of several trials of a small network side by side, one process each, as with --slots."""
     alone = 0.0
     for count in (1, 2, 4) if place.cuda else (1,):
         with subjects.folder() as folder:
@@ -143,7 +143,7 @@ def _started(place: Cpu, file: str) -> subprocess.Popen[bytes]:
 
 
 def neighbour(place: Cpu, notes: Notes) -> None:
-    """One of several: its pace, after an epoch to begin with."""
+    """Run one of several trials, and record its images per second after an epoch of warm-up."""
     backbone, images, batch = ("mobilenetv3_large_100", 2048, 64) if place.cuda else (subjects.TINY, 32, 8)
     side = 112 if place.cuda else 32
     how = subjects.recipe(side, subjects.level(side), backbone=backbone, batch_size=batch, epochs=99)

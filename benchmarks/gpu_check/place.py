@@ -1,4 +1,4 @@
-"""Where a section runs: a GPU, or a CPU that takes the GPU's way with small networks. Nothing else here asks CUDA."""
+"""The device of a section: a GPU, or a CPU that takes the GPU's paths. Only this module here calls CUDA."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 class Cpu:
-    """Does on a CPU what it can: there is nothing to wait for, and no memory to count."""
+    """A CPU in place of a GPU: there is nothing to wait for, and no device memory to count."""
 
     name = "cpu"
     cuda = False
@@ -23,40 +23,40 @@ class Cpu:
 
     @property
     def device(self) -> torch.device:
-        """As torch takes it."""
+        """The torch device."""
         return torch.device(self.name)
 
     def wait(self) -> None:
-        """Until everything that was asked of the device is done."""
+        """Wait until the device has done everything that was launched."""
 
     def lag(self, milliseconds: int) -> None:
-        """Have the caller's stream do nothing for so long."""
+        """Keep the caller's stream busy with nothing for so long."""
 
     def used(self) -> float:
-        """Memory that tensors fill now, MiB."""
+        """Return the memory that tensors occupy now, in MiB."""
         return 0.0
 
     def peaks(self) -> dict[str, float]:
-        """The most that tensors filled, and that torch took, GiB."""
+        """Return the peaks of memory occupied by tensors, and reserved by torch, in GiB."""
         return {}
 
     def forget(self) -> None:
-        """Let go of all that is no longer used, kept images included."""
+        """Free all memory that is no longer used, including images kept on the device."""
         DEVICE_IMAGES.clear()
         gc.collect()
 
     def pinned(self, count: int) -> Tensor:
-        """So many bytes of the host's from which copies run by themselves."""
+        """Return `count` bytes of host memory, pinned if the device is a GPU."""
         return torch.empty(count, dtype=torch.uint8)
 
     @contextmanager
     def no_waits(self) -> Iterator[None]:
-        """What waits for the device here raises RuntimeError."""
+        """Make any wait for the device in this context raise RuntimeError."""
         yield
 
     @contextmanager
     def at_most(self, gib: float, images: int) -> Iterator[None]:
-        """A GPU gives this process `gib` in all; on a CPU networks refuse more than so many images at once."""
+        """Limit this process to `gib` of GPU memory. On a CPU, networks refuse more than `images` at once."""
         del gib
 
         def refuse(_: nn.Module, given: tuple[object, ...]) -> None:
@@ -70,7 +70,7 @@ class Cpu:
             hook.remove()
 
     def busy_ms(self, work: Callable[[], object]) -> float:
-        """Time that the device's kernels take together, from the profiler; 0 on a CPU, and where it tells nothing."""
+        """Return the total time of the device's kernels, by the profiler; 0 on a CPU, or if it reports nothing."""
         with profile(activities=[self.activity]) as seen:
             work()
             self.wait()
@@ -79,7 +79,7 @@ class Cpu:
 
 
 class Gpu(Cpu):
-    """The first GPU that CUDA shows."""
+    """The first GPU that CUDA lists."""
 
     name = "cuda"
     cuda = True
@@ -94,7 +94,7 @@ class Gpu(Cpu):
         torch.cuda.synchronize()
 
     def lag(self, milliseconds: int) -> None:
-        torch.cuda._sleep(1_500_000 * milliseconds)  # type: ignore[no-untyped-call]  # ticks of a clock of some GHz
+        torch.cuda._sleep(1_500_000 * milliseconds)  # type: ignore[no-untyped-call]  # cycles at about 1.5 GHz
 
     def used(self) -> float:
         return torch.cuda.memory_allocated() / 2**20
@@ -132,5 +132,5 @@ class Gpu(Cpu):
 
 
 def place(device: str) -> Cpu:
-    """The one with that name."""
+    """Return the place with that name."""
     return Gpu() if device == "cuda" else Cpu()

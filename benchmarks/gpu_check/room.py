@@ -1,4 +1,4 @@
-"""Want of memory: evaluation takes fewer images, training fails as what it is, keeps nothing, and goes on smaller."""
+"""Out of memory: evaluation takes fewer images, and training fails as oom, frees its memory and works in pieces."""
 
 import gc
 from pathlib import Path
@@ -22,26 +22,26 @@ TEXTS = (
     "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
 )
-LIMIT = 6.0  # GiB, in which half the batch below does not fit, nor 512 images in evaluation
+LIMIT = 6.0  # GiB, too little for half the batch below, or for 512 images in evaluation
 
 
 def memory(place: Cpu, notes: Notes) -> None:
-    """Evaluation and training under a limit, the latter as workers do it."""
+    """Check evaluation and training under a memory limit, with training as in workers."""
     known = {text.splitlines()[0]: no_room(RuntimeError(text)) for text in TEXTS}
-    notes.promise("every way in which a GPU says that it has no room is known", all(known.values()), known=known)
+    notes.promise("every out-of-memory error of a GPU is recognised", all(known.values()), known=known)
     how = {"backbone": "resnet50", "batch_size": 128} if place.cuda else {"batch_size": 32}
     side, level = (224, 256) if place.cuda else (32, 64)
     _evaluation(place, notes, subjects.recipe(side, level, epochs=1, **how))
     place.forget()
     if lacking := _lacking(place):
-        notes.skip("training without room", lacking)
+        notes.skip("training out of memory", lacking)
         return
     with subjects.folder() as folder:
         _training(place, notes, subjects.recipe(side, level, epochs=1, **how), folder)
 
 
 def _evaluation(place: Cpu, notes: Notes, how: Recipe) -> None:
-    """The same logits, however few images fit at once."""
+    """Check that the logits are the same however few images fit at once."""
     batch = how.train.batch_size
     with subjects.run(place, how, subjects.noise(batch, 4 * batch, how.data.size or 64)) as run:
         run.lens.batch = 4 * batch
@@ -52,14 +52,14 @@ def _evaluation(place: Cpu, notes: Notes, how: Recipe) -> None:
         apart = (found - whole).abs().max().item()
         figures = {"of": 4 * batch, "images_at_once": run.lens.batch, "apart": apart}
         notes.promise(
-            "evaluation without room takes fewer images at once",
+            "evaluation out of memory takes fewer images at once",
             run.lens.batch < 4 * batch and apart < 0.1,
             **figures,
         )
 
 
 def _training(place: Cpu, notes: Notes, how: Recipe, folder: Path) -> None:
-    """In the order of the second chances: all on the device, images on the host, half the images at once."""
+    """Check the three attempts in their order: images on the device, images on the host, fewer images at once."""
     batch = how.train.batch_size
     _draw(folder / "images", batch + 32, how.data.size or 64)
     data = {"layout": "folder", "root": str(folder / "images"), "size": how.data.size}
@@ -71,19 +71,19 @@ def _training(place: Cpu, notes: Notes, how: Recipe, folder: Path) -> None:
             as_oom = isinstance(ended, Failed) and ended.failure == "oom"
             where = ended.resident if isinstance(ended, Failed) else None
             holds = as_oom and where == (resident and place.cuda)
-            what = f"training without room fails as that, images {'on the device' if resident else 'on the host'}"
+            what = f"training out of memory fails as oom, images {'on the device' if resident else 'on the host'}"
             notes.promise(what, holds, said=getattr(ended, "text", ended.tag)[:160], resident=where)
         place.forget()
-        notes.promise("what failed keeps nothing", place.used() < 64, mib=round(place.used()))
+        notes.promise("a failed training frees its memory", place.used() < 64, mib=round(place.used()))
         smaller = job.model_copy(update={"resident": False, "micro_batch": batch // 8, "folder": folder / "pieces"})
         ended = _advanced(place, smaller)
         notes.promise(
-            "fewer images at once go through", isinstance(ended, Progress), said=getattr(ended, "text", "")[:160]
+            "training on fewer images works", isinstance(ended, Progress), said=getattr(ended, "text", "")[:160]
         )
 
 
 def _advanced(place: Cpu, job: Job) -> Progress | Done | Failed:
-    """The first message of a worker that has the device to itself."""
+    """Return the first message of a worker that has the device to itself."""
     Path(job.folder).mkdir(exist_ok=True)
     messages = job_runner.run(job, "cuda:0" if place.cuda else "cpu", alone=True)
     first = job_runner.advance(messages, None)
@@ -94,7 +94,7 @@ def _advanced(place: Cpu, job: Job) -> Progress | Done | Failed:
 
 
 def _draw(root: Path, count: int, side: int) -> None:
-    """Pictures of noise in two classes; a fifth of them is val."""
+    """Write noise images in two classes, a fifth of them val."""
     rng = np.random.default_rng(0)
     for number in range(count):
         place = root / ("val" if number % 5 == 0 else "train") / f"class{number % 2}"
@@ -103,6 +103,6 @@ def _draw(root: Path, count: int, side: int) -> None:
 
 
 def _lacking(place: Cpu) -> str:
-    """Why this GPU is too small, or too full, for what is tried here."""
+    """Return the reason why this GPU is too small or too full for this check, or an empty text."""
     free = torch.cuda.mem_get_info()[0] / GIB if place.cuda else LIMIT
-    return "" if free >= LIMIT else f"{free:.1f} GiB are free, and {LIMIT} are needed"
+    return "" if free >= LIMIT else f"{free:.1f} GiB are free, but {LIMIT} are needed"

@@ -1,4 +1,4 @@
-"""What happens inside an epoch: nothing waits, streams do not race, devices see the same, overflows do no harm."""
+"""Inside an epoch: nothing waits, streams do not race, devices see equal images, overflows do no harm."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from .findings import Notes
 from .place import Cpu
 from .subjects import MEDIUM, STRONG
 
-Part = str | dict[str, Any]  # of a recipe: a name, or a name with settings
+Part = str | dict[str, Any]  # a part of a recipe: a name, or a name with settings
 SIGMOID, DECODER = {"name": "asymmetric", "over": "sigmoid"}, {"name": "query2label", "width": 64, "feed_forward": 64}
 LOSSES: tuple[Part, ...] = ("cross_entropy", "focal", "asymmetric", SIGMOID, "dice", "logit_adjusted")
 HEADS: tuple[Part, ...] = ("relu_logits", "logits_mlp", "category_mlp", "shared_mlp", DECODER)
@@ -42,12 +42,12 @@ NETWORKS = (
     "swin_tiny_patch4_window7_224",
 )
 SMALL = ("test_vit", "test_convnext")
-IMAGES = 2e-2  # of normalised noise, whose neighbours differ by up to 4: what rounding of coordinates may change
+IMAGES = 2e-2  # effect of rounded coordinates on normalised noise, in which neighbouring pixels differ by up to 4
 
 
 # ----------------------------------------------------------------------------------------- waits
 def waits(place: Cpu, notes: Notes) -> None:
-    """Every loss, head, optimizer, average, format and augmentation takes its steps; none waits for the device."""
+    """Check that every loss, head, optimizer, average, format and augmentation trains without device waits."""
     tried, bad = list(cases(place)), []
     for train, resident in tried:
         try:
@@ -61,7 +61,7 @@ def waits(place: Cpu, notes: Notes) -> None:
 
 
 def cases(place: Cpu) -> Iterator[tuple[dict[str, Any], bool]]:
-    """What recipes say besides, and whether the images lie on the device."""
+    """Yield the settings of each case, and True if its images are kept on the device."""
     for train in FORMATS_MATTER:
         yield from (({**train, "precision": precision}, False) for precision in place.formats)
     singles: list[dict[str, Any]] = [{"loss": loss} for loss in LOSSES] + [{"head": head} for head in HEADS]
@@ -77,14 +77,14 @@ def _network(name: str) -> dict[str, Any]:
 
 
 def wanted(place: Cpu, train: dict[str, Any]) -> Recipe:
-    """The recipe of a case."""
+    """Return the recipe of a case."""
     side = train.get("image_size", 64 if place.cuda else 32)
     plain = {"backbone": "resnet18"} if place.cuda else {}
     return subjects.recipe(side, subjects.level(side), **{**plain, **train})
 
 
 def _some_steps(place: Cpu, train: dict[str, Any], *, resident: bool) -> float:
-    """The mean loss of four steps after an epoch that made what is made once."""
+    """Return the mean loss of four steps, after an epoch that allocates everything that is allocated once."""
     how = wanted(place, train)
     data = subjects.noise(32, 16, subjects.level(max(how.train.input_size)))
     with subjects.run(place, how, data) as run:
@@ -102,7 +102,7 @@ def _some_steps(place: Cpu, train: dict[str, Any], *, resident: bool) -> float:
 
 # ------------------------------------------------------------------------------------------ race
 def race(place: Cpu, notes: Notes) -> None:
-    """Batches made ahead, while the caller's stream is late and memory is used again, are those made one by one."""
+    """Check that prefetched batches equal single ones, while the caller's stream is late and memory is reused."""
     batch, count, side = (64, 400, 128) if place.cuda else (8, 12, 48)
     data, rng = subjects.noise(16 * batch, 0, side), np.random.default_rng(3)
     chunks = [rng.integers(16 * batch, size=batch) for _ in range(count)]
@@ -115,13 +115,13 @@ def race(place: Cpu, notes: Notes) -> None:
         found = torch.stack(list(_late(place, lane.training(chunks, next(drawing)), batch, side)))
         apart = (found - torch.stack(wanted)).abs().max().item()
         same = torch.allclose(found, torch.stack(wanted), rtol=1e-6, atol=1e-3)
-        what = f"batches made ahead are those made in turn{', resident' if resident else ''}"
+        what = f"prefetched batches equal single ones{', resident' if resident else ''}"
         notes.promise(what, same, batches=count, apart=apart)
         place.forget()
 
 
 def _alone(place: Cpu, lane: Loader, rows: np.ndarray, drawing: AugmentationSource) -> Tensor:
-    """The digest of a batch beside which nothing is done."""
+    """Return the digest of a batch that is made while nothing else runs."""
     (made,) = lane.training([rows], drawing)
     digest = _digest(made)
     place.wait()
@@ -129,7 +129,7 @@ def _alone(place: Cpu, lane: Loader, rows: np.ndarray, drawing: AugmentationSour
 
 
 def _late(place: Cpu, made: Iterator[Batch], batch: int, side: int) -> Iterator[Tensor]:
-    """The digest of each batch, looked at late, while what was let go of is filled with other things."""
+    """Yield the digest of each batch, computed late, while freed memory is filled with other values."""
     for number, one in enumerate(made):
         place.lag(number % 3)
         yield _digest(one)
@@ -147,7 +147,7 @@ def _eye(device: torch.device) -> InputFormat:
 
 
 def _drawings(data: Data, augment: dict[str, Any]) -> Iterator[AugmentationSource]:
-    """The same random numbers again and again."""
+    """Yield the same random numbers each time."""
     while True:
         rare = np.zeros(len(data.table.rows), dtype=bool)
         yield AugmentationSource(Augment.model_validate(augment), np.random.default_rng(7), rare)
@@ -155,7 +155,7 @@ def _drawings(data: Data, augment: dict[str, Any]) -> Iterator[AugmentationSourc
 
 # ------------------------------------------------------------------------------------------ feed
 def feed(place: Cpu, notes: Notes) -> None:
-    """The device's images are the CPU's, whatever changes them, and in TF32, too, which a run switches on."""
+    """Check that the device's images equal the CPU's for every augmentation, also in TF32, which runs switch on."""
     data = subjects.noise(96, 0, 96)
     changes: dict[str, dict[str, Any]] = {
         "plain": {"horizontal_flip": 0.5},
@@ -172,12 +172,12 @@ def feed(place: Cpu, notes: Notes) -> None:
         }
         worst = max(apart.values())
         notes.promise(
-            f"the device sees the CPU's images, matmul {precision}", worst < IMAGES, worst=worst, apart=apart
+            f"the device's images equal the CPU's, matmul {precision}", worst < IMAGES, worst=worst, apart=apart
         )
 
 
 def _apart(place: Cpu, data: Data, augment: dict[str, Any], resident: bool) -> float:
-    """The largest difference of images, labels and shares."""
+    """Return the largest difference of images, labels and shares."""
     lanes = (torch.device("cpu"), False), (place.device, resident)
     rows, drawings = in_order(np.arange(96), 32), _drawings(data, augment)
     ours, theirs = (
@@ -201,7 +201,7 @@ def _seen(batch: Batch) -> list[Tensor]:
 
 # -------------------------------------------------------------------------------------- overflow
 def overflow(place: Cpu, notes: Notes) -> None:
-    """In fp16 a first step that overflows changes nothing, and the next one is an ordinary first step."""
+    """Check that in fp16 a first step that overflows changes nothing, and the next one is an ordinary first step."""
     for optimizer in ("sgd", "adamw"):
         for clip in (None, 1.0):
             moved, moment, after = _overflown(place, optimizer, clip)
@@ -215,13 +215,13 @@ def overflow(place: Cpu, notes: Notes) -> None:
             losses: list[float] | str = [run.fit(index)[0].loss for index in range(4)]
         except (RuntimeError, TypeError) as error:
             losses = f"{type(error).__name__}: {error}"
-    notes.promise("sgd thaws layer by layer", not isinstance(losses, str), losses=losses)
+    notes.promise("sgd unfreezes layer by layer", not isinstance(losses, str), losses=losses)
 
 
 def _overflown(place: Cpu, optimizer: str, clip: float | None) -> tuple[float, float, float]:
-    """How far weights moved in a step that overflowed, its largest moment, and how far they moved in the next."""
+    """Return how far weights moved in a step that overflowed, its largest moment, and how far in the next step."""
     filled = [torch.full((1 << 18,), 1e30, device=place.device) for _ in range(50)]
-    del filled  # what is made without being filled finds this
+    del filled  # memory that is allocated but not initialised will contain these values
     asked = {"optimizer": {"name": optimizer, "lr": 0.01}, "precision": "fp16", "clip_norm": clip}
     with subjects.run(place, subjects.recipe(32, 64, **asked), subjects.noise(32, 16, 64)) as run:
         run.net.train()

@@ -1,4 +1,4 @@
-"""What sections work on: made-up data, recipes, and runs that take the GPU's way on any device."""
+"""The material of the sections: made-up data, recipes, and runs that take the GPU's path on any device."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -34,11 +34,11 @@ STRONG = MEDIUM | {
     "random_erasing": 0.3,
 }
 STRONG |= {"mixup": 0.2, "cutmix": 1.0}
-TINY = "test_resnet"  # what stands for a network on a CPU
+TINY = "test_resnet"  # the network on a CPU
 
 
 def noise(train: int, val: int, side: int, categories: Sequence[tuple[str, int]] = GARMENT) -> Data:
-    """Images of noise with random labels, decoded at that side."""
+    """Return noise images with random labels, decoded at `side` pixels."""
     rng = np.random.default_rng(0)
     known = tuple(Category(name, tuple(f"{name}{k}" for k in range(count))) for name, count in categories)
     rows = tuple(
@@ -50,7 +50,7 @@ def noise(train: int, val: int, side: int, categories: Sequence[tuple[str, int]]
 
 
 def colours(train: int, val: int, side: int) -> Data:
-    """Images whose colour is their class: whatever learns at all learns this."""
+    """Return images whose colour is their class, which any network can learn."""
     data, rng = noise(train, val, side, COLOUR), np.random.default_rng(1)
     paint = rng.integers(40, 216, (len(data.table.categories[0].classes), 3))
     labels = data.labels(range(len(data.table.rows)))[:, 0]
@@ -65,7 +65,7 @@ def _data(table: Table, images: np.ndarray) -> Data:
 
 
 def recipe(side: int, level: int, **train: Any) -> Recipe:
-    """Of a small network for images of that side, decoded at `level`, and what is said besides."""
+    """Return the recipe of a small network for images of `side`, decoded at `level`, with the given settings."""
     base = {
         "backbone": TINY,
         "pretrained": False,
@@ -78,13 +78,13 @@ def recipe(side: int, level: int, **train: Any) -> Recipe:
 
 
 def level(side: int) -> int:
-    """The side at which images for networks of that side are decoded."""
+    """Return the side at which images are decoded for networks with inputs of `side`."""
     return wanted_side(side, Augment.model_validate(MEDIUM).smallest_window)
 
 
 @contextmanager
 def run(place: Cpu, how: Recipe, data: Data) -> Iterator[TrainingRun]:
-    """A run whose images change on the device, be it a CPU; its folder goes with it."""
+    """Open a run that augments images on the device, even on a CPU, in a temporary folder."""
     with folder() as where:
         made = TrainingRun(how, data, ("train",), place.device, where)
         made.lens.hosted = False
@@ -93,13 +93,13 @@ def run(place: Cpu, how: Recipe, data: Data) -> Iterator[TrainingRun]:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder for a while."""
+    """Create a temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
 
 
 def batches(of: TrainingRun, count: int) -> Iterator[Batch]:
-    """So many batches as an epoch has them."""
+    """Yield `count` batches as in an epoch."""
     size = of.config.batch_size
     rows = np.resize(np.asarray(of.rows), count * size)
     drawing = AugmentationSource(of.config.augment, np.random.default_rng(0), of.minority)
@@ -108,7 +108,7 @@ def batches(of: TrainingRun, count: int) -> Iterator[Batch]:
 
 
 def step(of: TrainingRun, batch: Batch) -> tuple[Tensor, Tensor]:
-    """One step of training on `batch`; its mean loss, and logits. The only private names of the project in here."""
+    """Train one step on `batch`, and return its mean loss and the logits."""
     loss, logits = of.backward(batch, 1)
     of.step()
     return loss, logits

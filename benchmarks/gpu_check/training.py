@@ -1,4 +1,4 @@
-"""Whole runs: they learn in every format, resume, leave nothing behind, and may be compiled."""
+"""Whole runs: they learn in every format, resume, free their memory, and can be compiled."""
 
 import importlib.util
 import itertools
@@ -25,7 +25,7 @@ AVERAGES += ({"weight_averaging": {"name": "swa", "start": 0.5}},)
 
 
 def learns(place: Cpu, notes: Notes) -> None:
-    """Every format learns what is easy, and the model says on the CPU what it said on the device."""
+    """Check that every format learns an easy task, and that the model answers on the CPU as on the device."""
     data, epochs = subjects.colours(256, 96, 64), 6
     size = {"backbone": "resnet18" if place.cuda else subjects.TINY, "batch_size": 32, "epochs": epochs}
     for number, precision in enumerate(place.formats):
@@ -47,7 +47,7 @@ def learns(place: Cpu, notes: Notes) -> None:
 
 
 def resumes(place: Cpu, notes: Notes) -> None:
-    """A run that was left after two of four epochs goes on from its file as if it had not been."""
+    """Check that a run that stopped after two of four epochs resumes as if it had not stopped."""
     data = subjects.colours(256, 96, 64)
     for precision in [name for name in place.formats if name != "fp32"] or ["fp32"]:
         how = subjects.recipe(
@@ -63,8 +63,9 @@ def resumes(place: Cpu, notes: Notes) -> None:
 
 
 def trial(place: Cpu, notes: Notes) -> None:
-    """A whole trial, with a checkpoint after each epoch: how much of its time is neither training nor evaluation, and
-    that nothing of it stays.
+    """Measure the share of a trial outside training and evaluation, with a checkpoint after each epoch.
+
+    Then check that the trial frees its memory.
     """
     how = {"backbone": "resnet50", "batch_size": 64} if place.cuda else {}
     side, level, images = (224, 256, 2560) if place.cuda else (32, 64, 64)
@@ -83,11 +84,11 @@ def trial(place: Cpu, notes: Notes) -> None:
         "share of a trial between its epochs (checkpoints)", share=round(share, 3), **figures, **place.peaks()
     )
     place.forget()
-    notes.promise("a trial that is over leaves no tensors", place.used() < 64, mib=round(place.used()))
+    notes.promise("a finished trial frees its memory", place.used() < 64, mib=round(place.used()))
 
 
 def compiled(place: Cpu, notes: Notes) -> None:
-    """torch.compile: what it costs, what it gains, and that the loss is the same."""
+    """Measure the cost and gain of torch.compile, and check that the loss is the same."""
     if lacking := _no_compiler(place):
         notes.skip("torch.compile", lacking)
         return
@@ -118,7 +119,7 @@ def compiled(place: Cpu, notes: Notes) -> None:
 
 
 def _no_compiler(place: Cpu) -> str:
-    """Why torch.compile cannot work here; nothing where it may."""
+    """Return the reason why torch.compile cannot work here, or an empty text."""
     named = os.environ.get("CXX", "").split()[:1] or ["g++", "clang++"]
     if not any(map(shutil.which, named)):
         return "there is no C++ compiler"

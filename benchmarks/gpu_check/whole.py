@@ -1,4 +1,4 @@
-"""The project as a person meets it: this machine, the command line, and the project's own tests of a GPU."""
+"""The project as a user sees it: this machine, the command line, and the project's own tests that need a GPU."""
 
 import importlib.util
 import json
@@ -28,17 +28,17 @@ MAIN = "from sweeper.cli import main; main()"
 
 # ------------------------------------------------------------------------------------------- env
 def env(place: Cpu, notes: Notes) -> None:
-    """What this machine is, and whether the project finds the device that torch sees."""
+    """Record this machine, and check that the project finds the device that torch sees."""
     versions = {name: metadata.version(name) for name in ("torch", "timm", "numpy")}
     notes.figure("machine", python=platform.python_version(), cores=devices.cores(), **versions, **_gpu(place))
     slots = devices.slots(None if place.cuda else "cpu", "auto")
     found = {"slots": len(slots), "names": sorted({slot.home for slot in slots}), "env": dict(slots[0].env)}
     notes.promise("the project finds the device", slots[0].device.startswith(place.name), **found)
     room, total = devices.room(slots), devices.smallest(slots)
-    notes.promise("packing sees its memory", all(room.values()), free_gib=room, smallest_gpu_gib=total)
+    notes.promise("--slots auto knows its memory", all(room.values()), free_gib=room, smallest_gpu_gib=total)
     problems = [problem.what for problem in preflight.gpus(devices.ids(slots)[:1])] if place.cuda else []
-    notes.promise("this torch can run it", not problems, problems=problems)
-    notes.figure("copies, GB a second", **_copies(place))
+    notes.promise("this torch supports it", not problems, problems=problems)
+    notes.figure("copies, GB per second", **_copies(place))
 
 
 def _gpu(place: Cpu) -> dict[str, object]:
@@ -50,7 +50,7 @@ def _gpu(place: Cpu) -> dict[str, object]:
 
 
 def _copies(place: Cpu) -> dict[str, float]:
-    """Of memory on the device, which is read and written, and of the host's pinned memory to it."""
+    """Return the GB per second of copies within the device (read and written), and from pinned host memory to it."""
     size = 2**30 if place.cuda else 2**22
     one, other = (torch.empty(size, dtype=torch.uint8, device=place.device) for _ in range(2))
     pinned = place.pinned(size // 4)
@@ -60,7 +60,7 @@ def _copies(place: Cpu) -> dict[str, float]:
 
 
 def _seconds(place: Cpu, copy: Callable[[], object], times: int = 8) -> float:
-    """Of one copy among several, after one that warms up."""
+    """Return the seconds per copy, the mean of several after one for warm-up."""
     copy()
     place.wait()
     began = time.perf_counter()
@@ -72,7 +72,7 @@ def _seconds(place: Cpu, copy: Callable[[], object], times: int = 8) -> float:
 
 # ------------------------------------------------------------------------------------------- cli
 def cli(place: Cpu, notes: Notes) -> None:
-    """The quickstart: drawn images, a sweep that is killed, the same command, and what a person looks at then."""
+    """Check the quickstart: draw images, kill a sweep, resume it with the same command, and look at the results."""
     if lacking := _lacking(COMMAND):
         notes.skip("the command line", f"not installed: {', '.join(lacking)}")
         return
@@ -100,7 +100,7 @@ def cli(place: Cpu, notes: Notes) -> None:
 
 
 def _doctor(home: Path, notes: Notes) -> None:
-    """On a machine without a network or MLflow it has something to say: that it says it is all that is asked."""
+    """Check only that doctor reports findings. Some are negative on a machine without a network or MLflow."""
     said = _sweep(home, "doctor", "--json").stdout
     findings = json.loads(said)["findings"] if said.startswith("{") else []
     wrong = [finding["text"] for finding in findings if not finding["ok"]]
@@ -108,7 +108,7 @@ def _doctor(home: Path, notes: Notes) -> None:
 
 
 def _killed(home: Path, words: list[str]) -> bool:
-    """Whether a sweep had an epoch behind it when it was killed."""
+    """Start a sweep, kill it, and return True if it was killed after its first epoch."""
     command = [sys.executable, "-c", MAIN, *words]
     with (home / "killed.log").open("wb") as log:
         running = subprocess.Popen(command, env=_environment(home), cwd=home, stdout=log, stderr=log)
@@ -131,7 +131,7 @@ def _sweep(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Nothing is asked of a network, and everything lies in `home`."""
+    """Return an environment without network access and with everything in `home`."""
     shown = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     ours = {"SWEEP_HOME": str(home / "mlruns"), "PYTHONPATH": shown, "HF_HUB_OFFLINE": "1", "CI": "1"}
     return {**os.environ, **ours}
@@ -139,8 +139,8 @@ def _environment(home: Path) -> dict[str, str]:
 
 # --------------------------------------------------------------------------------------- pytests
 def pytests(place: Cpu, notes: Notes) -> None:
-    """The tests that need a GPU, in every file that has one."""
-    del place  # without a GPU they skip themselves
+    """Run the tests that need a GPU, in every file that has one."""
+    del place  # without a GPU, the tests are skipped
     if lacking := _lacking(TESTS):
         notes.skip("the tests that need a GPU", f"not installed: {', '.join(lacking)}")
         return
@@ -152,7 +152,7 @@ def pytests(place: Cpu, notes: Notes) -> None:
 
 
 def needing_a_gpu() -> list[Path]:
-    """The files of tests with one that a machine without a GPU skips. Without any, pytest would run all there are."""
+    """Return the files with a test that is skipped without a GPU, at least one: else pytest would run all tests."""
     found = [path for path in (ROOT / "tests").rglob("test_*.py") if 'reason="needs a GPU"' in path.read_text()]
     if not found:
         raise FileNotFoundError(f"no test below {ROOT / 'tests'} needs a GPU")
