@@ -1,4 +1,4 @@
-"""How the command line presents itself: sections, examples below each command, usage errors in our words."""
+"""The looks of the command line: sections, examples below each command, usage errors in our words."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
