@@ -27,7 +27,7 @@ def prepared(path: Path) -> str:
 def test_without_data_it_says_in_one_line_what_to_do(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert prepared(path).startswith(
-        ("3: set it: --set data.root=FOLDER", "3: `sweep data demo data/FashionDataset`")
+        ("3: set it with --set data.root=FOLDER", "3: `sweep data demo data/FashionDataset`")
     )
 
 
