@@ -1,4 +1,4 @@
-"""Draws the packages and their arrows from the imports: `make map` writes docs/explanation/packages.md."""
+"""Draw the packages and their arrows from the imports: `make map` writes docs/explanation/packages.md."""
 
 import ast
 import re
@@ -30,7 +30,7 @@ TIP = (
 
 
 def rooms(root: str) -> list[list[str]]:
-    """The floors of a root package, the highest first, as the contract in pyproject.toml lists them."""
+    """Return the floors of a root package, highest first, as the contract in pyproject.toml lists them."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [one["layers"] for one in contracts if one["type"] == "layers" and one["containers"] == [root]]
     floors = [[room.strip(" ()") for room in floor.split("|")] for floor in layers]
@@ -43,7 +43,7 @@ def _file(module: str) -> Path | None:
 
 
 def sentence(module: str) -> str:
-    """The first sentence of a module's docstring."""
+    """Return the first sentence of a module's docstring."""
     if (path := _file(module)) is None:
         raise ValueError(f"there is no {module}")
     words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -51,7 +51,7 @@ def sentence(module: str) -> str:
 
 
 def arrows(root: str, names: list[str]) -> dict[str, set[str]]:
-    """What each room imports of the others."""
+    """Return the packages that each package imports."""
     graph = grimp.build_graph(root, exclude_type_checking_imports=True, cache_dir=None)
     for name in names:
         if graph.find_descendants(f"{root}.{name}"):
@@ -61,7 +61,7 @@ def arrows(root: str, names: list[str]) -> dict[str, set[str]]:
 
 
 def reduced(uses: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """The arrows that do not follow from others."""
+    """Return the arrows that do not follow from others."""
 
     def reached(name: str) -> set[str]:
         return uses[name] | {far for near in uses[name] for far in reached(near)}
@@ -75,7 +75,7 @@ def reduced(uses: dict[str, set[str]]) -> list[tuple[str, str]]:
 
 
 def section(root: str) -> str:
-    """The part of the page about a root package: its picture, and what each package is for."""
+    """Return the section about a root package: its picture, and the purpose of each package."""
     names = [name for floor in rooms(root) for name in floor]
     lines = [
         f"## {root}",
@@ -90,7 +90,7 @@ def section(root: str) -> str:
 
 
 def picture(root: str) -> str:
-    """A row of boxes for each floor, the highest on top, with the arrows behind them."""
+    """Draw a row of boxes for each floor, highest on top, with the arrows behind them."""
     floors = rooms(root)
     width = max(map(len, floors)) * (WIDE + GAP) + GAP
     places = {name: place for row, floor in enumerate(floors) for name, place in _row(floor, row, width)}
@@ -104,7 +104,7 @@ def picture(root: str) -> str:
 
 
 def _row(floor: list[str], row: int, width: float) -> Iterator[tuple[str, tuple[float, float]]]:
-    """The centre of each box of a floor."""
+    """Return the centre of each box of a floor."""
     left = (width - (len(floor) - 1) * (WIDE + GAP)) / 2
     for column, name in enumerate(floor):
         yield name, (left + column * (WIDE + GAP), GAP + HIGH / 2 + row * FLOOR)
@@ -124,7 +124,7 @@ def document() -> str:
 
 
 def files() -> dict[Path, str]:
-    """The page and its pictures as they should be."""
+    """Return the page and its pictures as they should be."""
     pictures = {PATH.with_name(f"packages-{root}.svg"): picture(root) for root in ("sweeper", "trainers")}
     return {PATH: document()} | pictures
 

@@ -1,4 +1,4 @@
-"""MkDocs calls these: links out of docs/ work in the site as on GitHub, because the files they name come along."""
+"""Hooks for MkDocs: links out of docs/ work in the site as on GitHub, because the linked files are added to it."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ PLACE = "project"  # where the files of the repository that lie outside docs/ st
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add each file outside docs/ that a page links to, and those that it links to in turn."""
+    """Add each file outside docs/ that a page links to, and the files that it links to in turn."""
     docs = Path(config["docs_dir"])
     waiting = [Path(file.abs_src_path) for file in files.documentation_pages() if file.abs_src_path]
     while waiting:
@@ -25,7 +25,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Links as the site needs them; in cells of tables, a pipe in code without the backslash that GitHub wants."""
+    """Rewrite links for the site, and remove the backslash that GitHub needs before a pipe in code in tables."""
     source = Path(page.file.abs_src_path)
     here = Path(page.file.src_uri).parent
     docs = Path(config["docs_dir"])
@@ -52,7 +52,7 @@ def _place(path: Path) -> str:
 
 
 def _pipes(text: str) -> str:
-    """Python-Markdown shows the backslash of an escaped pipe in code."""
+    """Remove the backslash of an escaped pipe in code, which Python-Markdown would show."""
     return re.sub(r"^\|.*$", lambda row: re.sub(r"`[^`]*`", _plain, row[0]), text, flags=re.MULTILINE)
 
 

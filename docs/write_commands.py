@@ -1,4 +1,4 @@
-"""Writes the options of every command into docs/reference/commands.md, between the comments that name the command."""
+"""Write the options of every command into docs/reference/commands.md, between the comments that name the command."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ BLOCK = re.compile(r"(<!-- options of ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTA
 
 
 def document(text: str) -> str:
-    """The page with the tables that the command line has now. Raises KeyError if a command has no place there."""
+    """Return the page with the current tables of options. Raise KeyError if a command has no place in it."""
     commands = dict(_commands(typer.main.get_command(cli.app), "sweep"))
     if missing := commands.keys() - {name for _, name, _ in BLOCK.findall(text)}:
         raise KeyError(f"{PATH.name} has no place for the options of {', '.join(sorted(missing))}")
@@ -39,7 +39,7 @@ def _table(command: Any, name: str) -> str:
 
 
 def _usage(param: Any) -> str:
-    """An argument as people write it: in brackets if it may be left out, with dots if there may be several."""
+    """Return an argument as it is usually written: in brackets if optional, with dots if it may be repeated."""
     name = _name(param) + ("..." if param.nargs == -1 else "")
     return name if param.required else f"[{name}]"
 
