@@ -212,8 +212,8 @@ def test_a_plan_proposes_folds_where_val_is_small_and_counts_them_where_they_are
     plain = plan.plan(here / "space.yaml", Options(devices="cpu"))
     (said,) = [line for line in plan.lines(plain) if "search: {" in line]
     assert said == (
-        "val has 24 images, which tell few trials apart: search: {folds: 5} judges each trial on all 72, for 5"
-        " trainings of a trial"
+        "val has only 24 images, too few to rank trials well: search: {folds: 5} judges each trial on all 72 images,"
+        " at 5 trainings per trial"
     )
     (here / "space.yaml").write_text(SPACE)
     parted = plan.plan(here / "space.yaml", Options(devices="cpu"))

@@ -213,7 +213,7 @@ def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(
     study.write_text(json.dumps(json.loads(study.read_text()) | {"plan": plan.document()}))
     found = run.final(space, Options(more, devices="cpu", slots=slots, mlflow=False))
     assert found.folder.root.name.endswith("-ensemble") == together
-    assert ("do best together: overall_accuracy on val" in capfd.readouterr().err) == together
+    assert ("work best together: overall_accuracy on val" in capfd.readouterr().err) == together
     assert len(finals(folder)) == (3 if together else 1)
     assert (found.folder.root / "submission.zip").exists()
 
