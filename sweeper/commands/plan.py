@@ -204,7 +204,7 @@ def lines(plan: Plan) -> Iterator[str]:
 def _opened(plan: Plan) -> Iterator[str]:
     """Yield the parameters and the first configurations."""
     if not plan.open_values:
-        yield "no parameters: the file is a single recipe"
+        yield "no parameters: a single recipe"
         return
     many = "unlimited configurations"
     if plan.configurations is not None:

@@ -149,7 +149,7 @@ def test_without_the_folds_checkpoints_a_final_says_what_is_not_there(here: Path
     assert not list(study.trial(0).root.glob("fold_*/*"))
     made = export.export(winner.winner(study), [Slot("cpu")], mlflow=False)
     said = " ".join(export.ending(made, study))
-    assert "no oof.csv: keep_checkpoints, or sweep clean, has removed the predictions of the folds" in said
+    assert "no oof.csv: keep_checkpoints or sweep clean has removed the predictions of the folds" in said
     assert not made.folder.out_of_fold.exists()
 
 
@@ -196,7 +196,7 @@ def test_a_pruned_winner_has_no_predictions_of_all_folds_and_says_so(here: Path,
     won = winner.chosen(study, 1)
     assert won.length == 2
     made = export.export(won, [Slot("cpu")], mlflow=False)
-    assert "no oof.csv: trial 1 has not trained all folds" in " ".join(export.ending(made, study))
+    assert "no oof.csv: trial 1 did not train all folds" in " ".join(export.ending(made, study))
 
 
 def test_one_fold_is_refused_with_what_to_write(here: Path):

@@ -504,7 +504,7 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
     assert "time: at most 15m on 1 slot, less with pruning; the budget stops it after 0.5 h" in said
     closed = replace(made, trials=1, open_values={}, configurations=1, samples=({},), slots=2, budget_hours=None)
     first, second, third, *_, time, _ = plan.lines(closed)
-    assert (first, second) == ("study question: 1 trial, each of 4 epochs", "no parameters: the file is a single recipe")
+    assert (first, second) == ("study question: 1 trial, each of 4 epochs", "no parameters: a single recipe")
     assert third.startswith("images: ")
     assert time == "time: at most 15m on 2 slots, less with pruning"
     assert "as many trials as fit, each of 1 epoch" in next(plan.lines(replace(made, trials=None, epochs=1)))

@@ -147,7 +147,7 @@ def test_a_correction_for_class_frequency_is_shown_where_it_was_tried(full):
 
 def test_a_study_in_which_nothing_has_completed_has_a_page_too(study):
     page = Page(report_page.write(study).path.read_text())
-    assert "None has started." in words(page)
+    assert "No trial has started." in words(page)
 
 
 def test_what_could_not_be_drawn_stands_on_the_page(study, photos):
