@@ -531,7 +531,7 @@ def test_a_score_is_noted_beside_the_submission_and_shown(played):
     (known,) = json.loads(sweep(played, "leaderboard", "--json").stdout)["finals"]
     assert (known["number"], [score["value"] for score in known["scores"]]) == (1, [0.85, 0.86])
     again = sweep(played, "best", "--export", "submission", "--again", "--no-mlflow")
-    assert "the same bytes as final 1 of question (scored 0.85, 0.86)" in again.stdout
+    assert "identical to that of final 1 of question (scored 0.85, 0.86)" in again.stdout
 
 
 def test_a_file_where_results_belong_ends_with_3_and_no_traceback(fresh):

@@ -48,7 +48,11 @@ class Heading:
     def _side_by_side(self) -> str:
         if self.slots == 1:
             return ""
-        return ", as many trials on each as fit and pay" if self.slots == "auto" else f", {self.slots} trials on each"
+        return (
+            ", as many trials on each as fit and save time"
+            if self.slots == "auto"
+            else f", {self.slots} trials on each"
+        )
 
     def document(self) -> dict[str, Any]:
         """Return the heading as plain values."""

@@ -80,7 +80,7 @@ def test_a_sweep_with_folds_from_its_start_to_its_submission(here: Path, how: li
     assert [(one.state, one.epochs, one.planned) for one in results] == [("COMPLETE", 6, 6)] * 2
     assert all(one.standard_error for one in results)
     _of_all_images(study)
-    with pytest.raises(EnvironmentFault, match="has a model for each fold and none of all images") as caught:
+    with pytest.raises(EnvironmentFault, match="has a model per fold, but none trained on all images") as caught:
         find.find("question/0")
     assert "sweep best question --trial 0 --export submission trains one" in caught.value.help
     if how == ["--inline"]:
