@@ -110,7 +110,7 @@ def devices() -> Iterator[Finding]:
     for index, device in enumerate(seen["devices"]):
         major, minor = device["capability"]
         said = device["fault"] or f"compute capability {major}.{minor}"
-        help_ = "install a torch build that supports it, or use other --devices" if device["fault"] else ""
+        help_ = "use a torch build that supports it, or another GPU with --devices" if device["fault"] else ""
         yield Finding(f"cuda:{index}", not help_, f"{device['name']}: {said}", help_)
 
 

@@ -106,7 +106,7 @@ def for_run(path: Path, options: Options, weights: str | None) -> Path:
                 help=f"sweep run {shlex.quote(str(target))} runs it; sweep init {shlex.quote(str(path))} --out"
                 " OTHER.yaml writes another",
             )
-        output.print_message(f"search space: {target}, written before")
+        output.print_message(f"search space: {target} (written earlier)")
         return target
     hours = Wishes.hours if options.hours is None else options.hours
     written = write(path, Wishes(hours=hours, weights=weights, devices=options.devices, sets=wanted), target)

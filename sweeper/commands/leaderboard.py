@@ -18,7 +18,7 @@ from sweeper.store.studies import StudyStatus
 from sweeper.trial import TrialResult
 
 MORE = "--columns NAME,... shows them, --csv has all"
-"""How to see the columns that do not fit the terminal."""
+"""Hint for columns that do not fit the terminal."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ TOP = 3  # trials of the leaderboard to show at the end
 def run(path: Path, options: Options) -> "SessionEnd":
     """Start or resume the study of the file at `path` and run it until its budget is spent or a signal arrives.
 
-    User errors are raised before the first trial is created. However the session ends, stderr then shows the status,
-    the location of the files, and how to continue.
+    Every problem that can be found in advance is raised before the first trial exists. However the session ends,
+    stderr then shows the status, the location of the files, and how to continue.
     """
     from sweeper.executors import inline
 
@@ -183,7 +183,7 @@ def say_ending(
         for line in first:
             output.print_message(line)
         if top:
-            output.print_table(top.headers, top.rows, sys.stderr, more=f"sweep leaderboard {folder.name} has all")
+            output.print_table(top.headers, top.rows, sys.stderr, more=f"sweep leaderboard {folder.name} shows all")
         for line in last:
             output.print_message(line)
     log.write(folder.log, [*first, *(output.aligned(top.headers, top.rows) if top else ()), *last])

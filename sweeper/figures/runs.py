@@ -116,7 +116,7 @@ def _categories(one: Run) -> bytes:
         epoch=one.result.epoch,
     )
     several = val[0].mean_average_precision is not None
-    aside = ", mean average precision where there are several answers" if several else ""
+    aside = ", mean average precision if there are several answers" if several else ""
     return plots.categories(learning, one.name(f"accuracy by category{aside}"))
 
 

@@ -65,7 +65,7 @@ def find(word: str) -> FoundModel:
 
 
 def _unknown(word: str, names: list[str]) -> StudyFolder:
-    """Return the study that studies.find makes of an unknown word, which raises UserError for most words."""
+    """Raise UserError for a word that is no study, trial or path; a study of another version gets its own error."""
     match = re.fullmatch(r"(.+)/(\d+)", word)
     near = did_you_mean(match[1], names) if match else ""
     if match and near:

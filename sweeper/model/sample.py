@@ -97,10 +97,10 @@ def _boxes(wanted: Asked) -> bool:
 
 # ------------------------------------------------------------------------------------------------ columns
 def columns(header: Sequence[str], categories: Categories, separator: str, like: Path) -> list[Cell]:
-    """Return the cell function of each column. Raises UserError for other columns than these:
+    """Return the cell function of each column.
 
     Columns named after categories get answers, as does a single column if the model has a single category. Columns
-    that are all named after classes get probabilities.
+    that are all named after classes get probabilities. Raises UserError for other columns.
     """
     names = {one["name"] for one in categories}
     if set(header) <= names:

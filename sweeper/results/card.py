@@ -164,7 +164,7 @@ def _thresholds(facts: CardData) -> Iterator[str]:
             what = f"its threshold, fitted on val: {', '.join(f'{plain(name)} {share:.3g}' for name, share in pairs)}"
         else:
             what = "0.5"
-        yield f"a class of {plain(category.name)} is an answer where its probability is above {what}"
+        yield f"a class of {plain(category.name)} is an answer if its probability is above {what}"
 
 
 def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
@@ -215,7 +215,7 @@ def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
     if facts.epoch is None or facts.job.ensemble:
         return
     for name, fit in facts.epoch.corrected.items():
-        yield f"{name} with posterior correction, cross-fitted (on all of val tau {fit.tau:g})", fit.value
+        yield f"{name} with posterior correction, cross-fitted (tau on all of val: {fit.tau:g})", fit.value
     if facts.epoch.plain:
         also = " or fitted thresholds" if facts.epoch.thresholds else ""
         yield f"{facts.result.metric} without correction{also}", facts.epoch.plain.value(facts.result.metric)

@@ -142,7 +142,7 @@ def as_csv(ranking: Ranking, names: Sequence[str]) -> str:
     return Ranking(list(names), ranking.rows).csv()
 
 
-# ------------------------------------------------------------------------------------------ finals
+# ------------------------------------------------------------------------------------------ final models
 def ledger(one: StudyStatus) -> Board:
     """Return the final models of a study: one row per board score, or one for a model without a score."""
     results = {result.number: result for result in one.results}

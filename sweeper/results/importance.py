@@ -22,7 +22,7 @@ METHOD = 3
 
 
 def importance(study: StudyFolder, results: Sequence[TrialResult]) -> Importance | None:
-    """Return the importance for `results`, from importance.json if up to date; None with under two parameters."""
+    """Return the importance for `results`, from importance.json if current; None with fewer than two parameters."""
     asked = opened(study_file.identity(study).get("train"))
     if len(asked) < 2:
         return None

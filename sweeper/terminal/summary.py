@@ -115,7 +115,7 @@ class SweepSummary:
             row.loads = row.loads and row.at is None
 
     def end(self, result: TrialResult, *, counts: bool = True) -> None:
-        """A run ends; one that is none of the planned trials does not count as one."""
+        """Remove a run that has finished or stopped; it only counts as a trial with `counts`."""
         self.rows.pop(result.number, None)
         self.paused.discard(result.number)
         if result.state == "PAUSED":
@@ -158,7 +158,7 @@ class SweepSummary:
         return sum(whole) / len(whole) if whole else None
 
     def summary(self) -> str:
-        """Return `12 done, 3 pruned, 1 failed, 44 to go; best val overall_accuracy 0.8217 (trial 4); eta 38m`."""
+        """Return e.g. `12 done, 3 pruned, 1 failed, 44 to go; best val macro_f1 0.8217 (trial 4); eta 38m`."""
         counts = [
             f"{self.ended['COMPLETE']} done",
             f"{self.ended['PRUNED']} pruned",
@@ -195,7 +195,7 @@ def starting(row: RunningRow) -> str:
 
 
 def line(board: SweepSummary, row: RunningRow) -> str:
-    """Return the line for an epoch: trial 7 epoch 5/12 val overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
+    """Return the line for an epoch: `trial 7 epoch 5/12 val macro_f1 0.8123 (best 0.8217, trial 4) eta 38m`."""
     best = f" (best {format_value(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
     eta = "" if left is None else f" eta {format_duration(left)}"

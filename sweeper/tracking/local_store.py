@@ -80,7 +80,7 @@ def trouble(database: Path) -> tuple[str, str] | None:
     if not version:
         return None
     remedy = f"install that MLflow, or move {database} away: the next `sweep run` or `sweep ui` creates a new one"
-    what = f"{database.name} is from another MLflow version: {ours} here does not know its tables ({version})"
+    what = f"{database.name} is from another MLflow version: MLflow {ours} does not know its tables ({version})"
     return what, f"{remedy} from the run folders"
 
 

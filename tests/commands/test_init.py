@@ -82,7 +82,7 @@ def test_the_file_says_what_was_found_and_chosen(written):
 def test_run_on_the_folder_takes_the_file_of_before_and_trains(here):
     ended = sweep(here, "run", "photos", "--trials", "2", "--no-mlflow", "--devices", "cpu")
     assert ended.returncode == 0, ended.stderr
-    assert "search space: photos.yaml, written before" in ended.stderr
+    assert "search space: photos.yaml (written earlier)" in ended.stderr
     assert len(list((here / "mlruns/studies/photos/trials").iterdir())) == 2
     recorded = json.loads((here / "mlruns/studies/photos/study.json").read_text())["identity"]["train"]
     assert recorded["normalize"] == {"mean": [0.1] * 3, "std": [0.2] * 3}

@@ -194,7 +194,7 @@ def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_s
     assert job.tau == 0.7
     text = final.folder.card.read_text()
     assert "logits - 0.7 log(prior), fitted on val by the winning trial" in text
-    assert "| overall_accuracy with posterior correction, cross-fitted (on all of val tau 0.7) | 0.9000 |" in text
+    assert "| overall_accuracy with posterior correction, cross-fitted (tau on all of val: 0.7) | 0.9000 |" in text
 
 
 @pytest.mark.parametrize(("gain", "views"), [(0.01, True), (-0.01, False)])
