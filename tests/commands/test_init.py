@@ -94,7 +94,7 @@ def test_run_on_the_folder_keeps_a_file_that_was_changed(here, monkeypatch, chan
     monkeypatch.chdir(here)
     changed = (here / "photos.yaml").read_text() + change
     (here / "photos.yaml").write_text(changed)
-    with pytest.raises(UserError, match="in the way") as caught:
+    with pytest.raises(UserError, match="already exists, but was not written for") as caught:
         init.for_run(Path("photos"), Options(), None)
     assert "sweep run photos.yaml" in caught.value.help
     assert (here / "photos.yaml").read_text() == changed

@@ -125,7 +125,7 @@ def test_options_of_other_formats_are_refused(format, images, like, device, what
         export.refuse_options(format, images, like, device)
 
 
-@pytest.mark.parametrize(("word", "help"), [("onyx", "did you mean 'onnx'?"), ("pickle", "it is onnx, torch")])
+@pytest.mark.parametrize(("word", "help"), [("onyx", "did you mean 'onnx'?"), ("pickle", "use onnx, torch")])
 def test_an_unknown_format_is_answered_with_the_nearest(word, help):
     with pytest.raises(UserError) as caught:
         export.format_of(word)
@@ -134,7 +134,7 @@ def test_an_unknown_format_is_answered_with_the_nearest(word, help):
 
 def test_a_file_is_no_folder_to_write_to(tmp_path):
     (tmp_path / "there.txt").touch()
-    with pytest.raises(UserError, match="wants a folder"):
+    with pytest.raises(UserError, match="needs a folder"):
         export.program(NOWHERE, "torch", tmp_path / "there.txt")
 
 

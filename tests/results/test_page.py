@@ -136,7 +136,7 @@ def test_the_page_has_the_question_the_trials_the_winner_and_its_figures(full):
 
 def test_a_final_has_its_card_which_no_report_changes(full):
     study, text = full
-    assert "Final 1: 2026-11-21-0000" in words(Page(own(text)))
+    assert "Final model 1: 2026-11-21-0000" in words(Page(own(text)))
     assert "# The card" in words(Page(own(text)))
     assert study.final("2026-11-21-0000").card.read_text() == "# The card\n"
 

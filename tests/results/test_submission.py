@@ -81,7 +81,7 @@ def test_scores_of_another_width_are_refused():
         (b"0 1\n2 0\n1 0\n\n", "4 lines for 3 test images"),
         (b"0 1\n3 0\n1 0\n", "column 1: '3' is not a class from 0 to 2"),
         (b"0 1\n2 -1\n1 0\n", "column 2: '-1'"),
-        (b"0 1\n2  0\n1 0\n", "3 values; 2 categories"),
+        (b"0 1\n2  0\n1 0\n", "3 values for 2 categories"),
         (b"0 1\n2.0 0\n1 0\n", "column 1: '2.0'"),
         (b"0 1\r\n2 0\r\n1 0\r\n", "end with LF"),
         (b"0 1\n2 0\n1 0", "end with LF"),
