@@ -179,7 +179,7 @@ def test_an_unknown_metric_is_answered_with_the_nearest(ground):
 
 def test_a_metric_of_another_kind_of_category_is_refused(ground):
     photos(ground / "photos")
-    assert "such as overall_accuracy" in refused(Path("photos"), Wishes(metric="micro_f1")).help
+    assert "try overall_accuracy" in refused(Path("photos"), Wishes(metric="micro_f1")).help
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "empty", "texts"])

@@ -305,7 +305,7 @@ def test_a_folder_that_may_not_be_written_is_said_and_nothing_is_half_written(la
     ended = bound(lab, "run", "space.yaml", "--devices", "cpu", "--no-mlflow")
     lab.study.chmod(0o755)
     assert ended.code == 3, ended.err
-    assert ended.last.startswith("help: mend its permissions")
+    assert ended.last.startswith("help: fix the permissions")
     assert "Traceback" not in ended.err
     after = {path: path.read_bytes() for path in lab.study.rglob("*") if path.is_file()}
     assert {path.name for path in after if after[path] != before.get(path)} <= {"lock"}
