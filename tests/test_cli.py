@@ -531,21 +531,21 @@ def test_a_score_is_noted_beside_the_submission_and_shown(played):
     (known,) = json.loads(sweep(played, "leaderboard", "--json").stdout)["finals"]
     assert (known["number"], [score["value"] for score in known["scores"]]) == (1, [0.85, 0.86])
     again = sweep(played, "best", "--export", "submission", "--again", "--no-mlflow")
-    assert "the same bytes as final 1 of question (scored 0.85, 0.86)" in again.stdout
+    assert "identical to that of final 1 of question (scored 0.85, 0.86)" in again.stdout
 
 
 def test_a_file_where_results_belong_ends_with_3_and_no_traceback(fresh):
     (fresh / "mlruns").write_text("not a folder")
     ended = sweep(fresh, "run", "space.yaml", "--no-mlflow")
     assert ended.returncode == 3
-    assert "a file lies where a folder is needed" in ended.stderr
+    assert "a file exists where a folder is needed" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 def test_a_file_where_the_folder_of_a_page_belongs_ends_with_3_and_no_traceback(played):
     ended = sweep(played, "report", "--output", "space.yaml/page.html")
     assert ended.returncode == 3
-    assert "a file lies where a folder is needed" in ended.stderr
+    assert "a file exists where a folder is needed" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -1,4 +1,4 @@
-"""What `sweep backbones` answers: timm's names, with size, cost, licence, and where the weights are."""
+"""`sweep backbones`: timm's models with their size, cost and licence, and the location of their weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,40 +15,40 @@ PLACES = {"local": "in the folder", "cached": "on this machine", "hub": "on the 
 
 
 def find(pattern: str | None, weights: str | None) -> Found:
-    """The backbones that match `pattern`; without one those of the presets and of the folder `weights`.
+    """Return the backbones that match `pattern`; without a pattern, those of the presets and the folder `weights`.
 
-    Raises UserError where none matches.
+    Raises UserError if none matches.
     """
     refuse_no_folder(weights)
     local = weights_folder.names(weights) if weights and not pattern else []
     usual = [] if pattern else [name for kind in presets.TABLE for name in presets.backbones(kind)]
     found = backbones.find(pattern or "", names=[*local, *usual], weights=weights or "")
     if not found.backbones:
-        near = f"did you mean {' or '.join(found.near)}?" if found.near else "a part of a name will do, such as vit"
+        near = f"did you mean {' or '.join(found.near)}?" if found.near else "part of a name is enough, such as vit"
         raise UserError(f"timm has no backbone like {pattern!r}", where="sweep backbones", help=near)
     return found
 
 
 def refuse_no_folder(weights: str | None) -> None:
-    """Raise EnvironmentFault where there is no such folder of weights, or nothing in it."""
+    """Raise EnvironmentFault if the folder of weights is missing or holds no weights."""
     if weights is None:
         return
-    advice = "name a folder of <backbone>.safetensors, or of folders with config.json and model.safetensors"
+    advice = "give a folder of <backbone>.safetensors files, or of folders with config.json and model.safetensors"
     folder = Path(expanded(weights))
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "there is no such folder"
+        what = "is a file, not a folder" if folder.exists() else "there is no such folder"
         raise EnvironmentFault(what, where=weights, help=advice)
     if not weights_folder.names(weights):
         raise EnvironmentFault("no weights in this folder", where=weights, help=advice)
 
 
 def document(found: Found) -> dict[str, Any]:
-    """As plain values for --json."""
+    """Return the backbones as plain values for --json."""
     return {"schema_version": 1, "backbones": found.backbones, "more": found.more}
 
 
 def cells(found: Found) -> list[Sequence[str]]:
-    """As rows of a table."""
+    """Return the backbones as rows of a table."""
     return [
         (
             one["name"],

@@ -1,4 +1,4 @@
-"""`sweep clean`: finds what may go from mlruns/, says how much that is, and removes it."""
+"""`sweep clean`: find the files in mlruns/ that can be removed, report their size, and remove them."""
 
 import stat
 import time
@@ -15,17 +15,17 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from trainers.data import cache
 from trainers.support.failpoints import failpoint
 
-HOUR = 3600.0  # seconds without use after which decoded images may go
-CHECKPOINTS = "checkpoints of trials that have ended, beyond the best {keep}"
-CONFIRMS = "checkpoints of confirmations that have ended"
-FINALS = "training state of finals, whose model.safetensors is there"
-LEFT = "what kills left half written"
+HOUR = 3600.0  # seconds without use after which decoded images can be removed
+CHECKPOINTS = "checkpoints of finished trials, beyond the best {keep}"
+CONFIRMS = "checkpoints of finished confirmations"
+FINALS = "training state of final models that have a model.safetensors"
+LEFT = "incomplete files left by killed processes"
 IMAGES = "decoded images that no study here uses"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file, or a folder of the cache, that may go."""
+    """A file, or a folder of the cache, that can be removed."""
 
     kind: str
     path: Path
@@ -34,7 +34,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Found:
-    """What may go, and the studies that were passed over because they are held."""
+    """The removable items, and the studies that were skipped because another process holds them."""
 
     items: tuple[Item, ...]
     held: tuple[StudyFolder, ...] = ()
@@ -45,10 +45,10 @@ class Found:
 
 
 def find(name: str | None, keep: int | None = None) -> Found:
-    """What may go of the study called `name`, or of all studies and the cache. Touches nothing.
+    """Find what can be removed from the study `name`, or from all studies and the cache, without removing anything.
 
-    Of each study the best `keep` trials keep their checkpoints; as many as its file says when left out, or else one.
-    Raises StudyHeld where the named study is at work.
+    In each study the best `keep` trials keep their checkpoints; the default is the number in the study's file, or 1.
+    Raises StudyHeld if the named study is running.
     """
     studies = [study_folders.find(name)] if name else study_folders.studies()
     held = tuple(study for study in studies if lock.holder(study.lock))
@@ -62,13 +62,13 @@ def _at_work(study: StudyFolder) -> StudyHeld:
     return StudyHeld(
         f"{lock.holder(study.lock)} is running this study",
         where=str(study.root),
-        help="wait for it, or stop it; a sweep that waits for room on its disk lets go of the study",
+        help="wait for it to finish, or stop it; a sweep that is waiting for disk space releases its study",
     )
 
 
 # ------------------------------------------------------------------------------------------ a study
 def of_study(study: StudyFolder, keep: int | None) -> Iterator[Item]:
-    """What may go of one study."""
+    """Yield what can be removed from one study."""
     if not _inside(study.root):
         return
     limit = keep or (study_file.read(study) or {}).get("keep_checkpoints") or 1
@@ -92,7 +92,7 @@ def _runs(folder: Path) -> list[RunFolder]:
 
 
 def _files(kind: str, found: Iterable[Path]) -> Iterator[Item]:
-    """Those that are there, are files and no links, and lie in mlruns/."""
+    """Yield the paths that exist, are regular files rather than links, and lie in mlruns/."""
     for path in found:
         try:
             about = path.lstat()
@@ -103,13 +103,13 @@ def _files(kind: str, found: Iterable[Path]) -> Iterator[Item]:
 
 
 def _inside(folder: Path) -> bool:
-    """Whether a folder is where it seems to be: behind a link out of mlruns/ nothing is ours."""
+    """True if a folder really lies in mlruns/: nothing behind a link that leads out of it is ours."""
     return folder.resolve().is_relative_to(paths.home().resolve())
 
 
 # ------------------------------------------------------------------------------------------ the cache
 def of_cache() -> Iterator[Item]:
-    """What may go of the cache: no study of this folder uses it, and nobody has looked at it for a while."""
+    """Yield what can be removed from the cache: no study in this folder uses it, and it was not used recently."""
     root = paths.cache()
     if not root.is_dir() or not _inside(root):
         return
@@ -122,7 +122,7 @@ def of_cache() -> Iterator[Item]:
 
 
 def _images(study: StudyFolder) -> tuple[str, int] | None:
-    """The data set of a study and the side of its decoded images."""
+    """Return the data set of a study and the side of its decoded images in pixels."""
     data = study_file.identity(study).get("data", {})
     return (str(Path(data["root"]).resolve()), data["size"]) if data.get("root") and data.get("size") else None
 
@@ -137,10 +137,10 @@ def _total(folder: Path) -> int:
 
 # ------------------------------------------------------------------------------------------ removing
 def remove(name: str | None, keep: int | None = None) -> int:
-    """Remove what may go; returns the bytes that are free by it.
+    """Remove what can be removed and return the number of bytes freed.
 
-    Each study is held meanwhile, and is looked at again first: nothing goes that became the best since. A kill in
-    between leaves a study that lacks some of what it can do without.
+    Each study is locked meanwhile and searched again first, so that a trial that has become the best keeps its files.
+    A study stays usable if the process is killed halfway: only files that it can do without are missing.
     """
     studies = [study_folders.find(name)] if name else study_folders.studies()
     freed = 0
@@ -153,7 +153,7 @@ def remove(name: str | None, keep: int | None = None) -> int:
 
 
 def _held(study: StudyFolder, work: Callable[[StudyFolder], int], *, named: bool) -> int:
-    """Do `work` while the study is ours; nothing where it is at work, unless it was named."""
+    """Do `work` while holding the study; if another process holds it, skip it, or raise StudyHeld if it was named."""
     try:
         held = lock.acquire(study.lock)
     except StudyHeld:
@@ -178,14 +178,14 @@ def _unlink(items: Iterable[Item]) -> int:
     return freed
 
 
-# ------------------------------------------------------------------------------------------ telling
+# ------------------------------------------------------------------------------------------ output
 def lines(found: Found) -> Iterator[str]:
-    """A line a kind, the sum, and what was passed over."""
+    """Yield one line per kind, the total, and the studies that were skipped."""
     for kind, files, size in _kinds(found.items):
         yield f"{text.format_bytes(size):>9}  {kind} ({files})"
-    yield f"{text.format_bytes(found.size):>9}  in all" if found.items else "nothing here may go"
+    yield f"{text.format_bytes(found.size):>9}  in total" if found.items else "nothing to remove"
     for study in found.held:
-        yield f"{study.name} is at work ({lock.holder(study.lock)}): left as it is"
+        yield f"{study.name} is running ({lock.holder(study.lock)}): skipped"
 
 
 def _kinds(items: Sequence[Item]) -> list[tuple[str, int, int]]:
@@ -195,7 +195,7 @@ def _kinds(items: Sequence[Item]) -> list[tuple[str, int, int]]:
 
 
 def document(found: Found, freed: int | None) -> dict[str, Any]:
-    """The same for --json; `freed` bytes, or None where nothing was removed."""
+    """Return the same for --json; `freed` is in bytes, or None if nothing was removed."""
     kinds = [{"kind": kind, "files": files, "bytes": size} for kind, files, size in _kinds(found.items)]
     held = [study.name for study in found.held]
     return {"schema_version": 1, "found": kinds, "bytes": found.size, "held": held, "freed": freed}

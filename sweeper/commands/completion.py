@@ -1,4 +1,4 @@
-"""What a shell proposes while a person types a command: studies, trials, models, keys of a search space."""
+"""Shell completion: studies, trials, models, and keys of a search space."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from sweeper.store import records, studies
 
 
 def proposals(kind: str, typed: str) -> list[str]:
-    """Names of a kind (study, trial, model, key) that start with what is typed; the latest study's first."""
+    """Return the names of a kind (study, trial, model, key) that start with `typed`, the latest study first."""
     found = {"study": _studies, "trial": _trials, "model": _trials if "/" in typed else _studies, "key": _keys}[kind]
     return [name for name in found() if name.startswith(typed)]
 

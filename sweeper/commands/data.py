@@ -1,4 +1,4 @@
-"""What `sweep data check` answers: what was understood of a data set, and every fault and note."""
+"""`sweep data check`: how a data set is understood, with every fault and note."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ SPACES = (".yaml", ".yml")
 
 
 class Checked(NamedTuple):
-    """What was understood of a data set, and what was found."""
+    """A data set as it was understood, with its faults and notes."""
 
     data: DataConfig
     summary: Summary
@@ -28,10 +28,10 @@ class Checked(NamedTuple):
 
 
 def run(path: Path, sets: Sequence[str], *, again: bool = False) -> Checked:
-    """What is found in the data of a search space, in a folder, or in a file of labels.
+    """Check the data of a search space, a folder, or a file of labels.
 
-    Images are counted on stderr as they are looked at, all of them with `again`, else those that were not looked at
-    as they are now. Raises DataError only where there is no data set.
+    Progress is shown on stderr. With `again` every image is checked; otherwise, images that have not changed since
+    their last check are skipped. Raises DataError only if there is no data set.
     """
     data = asked(path, sets)
     with counting("checking images") as count:
@@ -40,28 +40,28 @@ def run(path: Path, sets: Sequence[str], *, again: bool = False) -> Checked:
 
 
 def refuse_uncached(path: Path) -> None:
-    """Raise UserError where `path` is no search space: how large images are decoded is said by its image sizes."""
+    """Raise UserError if `path` is not a search space, whose image sizes are needed to decode images."""
     if is_data(path):
         raise UserError(
-            "--cache wants a search space: its image sizes say how large images are decoded",
+            "--cache needs a search space: its image sizes determine how large images are decoded",
             where=str(path),
             help="sweep data check SPACE.yaml --cache",
         )
 
 
 def asked(path: Path, sets: Sequence[str]) -> DataConfig:
-    """The data of a search space, or how what lies at `path` is read, with the changes of `sets`."""
+    """Return the data config of a search space, or the one guessed for the data set at `path`, changed by `sets`."""
     text = f"study: check\ndata: {_yaml(path)}\ntrain: {{backbone: none}}\n" if is_data(path) else None
     return yaml_io.read(path, sets=sets, text=text).data
 
 
 def is_data(path: Path) -> bool:
-    """Whether `path` is a data set rather than a search space: a folder, a table, or a packed one."""
+    """True if `path` is a data set (a folder, a table, or an archive) rather than a search space."""
     return path.is_dir() or path.suffix.lower() in layouts.TABLES or layouts.is_archive(path)
 
 
 def _yaml(path: Path) -> str:
-    """The value of `data` for what lies at `path`."""
+    """Return the value of `data` for the data set at `path`."""
     guessed = layouts.guess(path)
     keys: dict[str, Any] = {"layout": guessed.layout, "root": guessed.root}
     keys |= {"labels": guessed.labels} if guessed.labels != DataConfig(root="").labels else {}
@@ -70,19 +70,19 @@ def _yaml(path: Path) -> str:
 
 
 def _flow(keys: dict[str, Any]) -> str:
-    """As a mapping of YAML on one line; JSON values are YAML."""
+    """Return a YAML mapping on one line; JSON values are YAML."""
     return "{" + ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()) + "}"
 
 
 def document(checked: Checked) -> dict[str, Any]:
-    """As plain values for --json."""
+    """Return the outcome as plain values for --json."""
     found = checked.found
     lists = {"faults": [asdict(f) for f in found.faults], "notes": [asdict(f) for f in found.notes]}
     return {"schema_version": 1, "ok": not found.faults, "data": checked.summary.model_dump(mode="json"), **lists}
 
 
 def lines(checked: Checked, path: Path, *, every: bool = False) -> Iterator[str]:
-    """As a person reads it: a line for each kind of note, or for every one; `path` is what was to be checked."""
+    """Yield the outcome as text: one line per kind of note, or per note with `every`; `path` is what was checked."""
     found, kinds = checked.found, checked.found.kinds
     if is_data(path):
         yield f"in a search space: data: {_flow(checked.data.model_dump(mode='json', exclude_unset=True))}"

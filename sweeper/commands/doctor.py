@@ -1,4 +1,4 @@
-"""The doctor: what of this machine a sweep will meet, one line a finding. Loads no heavy library itself."""
+"""`sweep doctor`: check the parts of this machine that a sweep needs. Loads no heavy library itself."""
 
 import os
 import platform
@@ -50,17 +50,17 @@ leave()
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, whether it is well, what was seen, and what to do when it is not."""
+    """The outcome of one check: its name, if it passed, what was found, and what to do if it failed."""
 
     name: str
     ok: bool
     text: str
     help: str = ""
-    orphan: gpu_processes.Orphan | None = None  # whom it is about, where it is GPU memory that nobody uses
+    orphan: gpu_processes.Orphan | None = None  # the process, if it holds GPU memory unused
 
 
 def examine(*, patience: float = 3.0) -> list[Finding]:
-    """Every finding, in the order to read them; no look-up waits longer than `patience` seconds for a network."""
+    """Return all findings in reading order; no check waits longer than `patience` seconds for the network."""
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _versions,
         devices,
@@ -74,14 +74,14 @@ def examine(*, patience: float = 3.0) -> list[Finding]:
 
 
 def document(findings: list[Finding]) -> dict[str, Any]:
-    """The findings as one JSON document, GPU memory that nobody uses in figures, too."""
+    """Return the findings as one JSON document, with the figures of orphaned GPU memory."""
     lost = [asdict(finding.orphan) for finding in findings if finding.orphan]
     words = [{"name": f.name, "ok": f.ok, "text": f.text, "help": f.help} for f in findings]
     return {"schema_version": 1, "ok": all(f.ok for f in findings), "findings": words, "orphans": lost}
 
 
 def lines(findings: list[Finding]) -> Iterator[str]:
-    """The findings as text, the remedy under what is not well."""
+    """Yield the findings as text, with a remedy below each failed check."""
     for finding in findings:
         yield f"{'ok  ' if finding.ok else 'warn'}  {finding.name}: {finding.text}"
         if finding.help:
@@ -98,7 +98,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    """Asked in another process: importing torch takes seconds and may take a device's memory."""
+    """Yield the devices that torch sees, from another process: importing torch is slow and may occupy a device."""
     try:
         seen = ask("-c", TORCH, what="torch", timeout=120, quiet=True)
     except EnvironmentFault:
@@ -106,19 +106,19 @@ def devices() -> Iterator[Finding]:
         return
     if not seen["cuda"]:
         help_ = "the NVIDIA driver is missing or too old" if shutil.which("nvidia-smi") else ""
-        yield Finding("device", not help_, f"no GPU in reach; cpu with {seen['threads']} threads", help_)
+        yield Finding("device", not help_, f"no GPU available; cpu with {seen['threads']} threads", help_)
     for index, device in enumerate(seen["devices"]):
         major, minor = device["capability"]
         said = device["fault"] or f"compute capability {major}.{minor}"
-        help_ = "install a torch built for it, or name another GPU with --devices" if device["fault"] else ""
+        help_ = "use a torch build that supports it, or another GPU with --devices" if device["fault"] else ""
         yield Finding(f"cuda:{index}", not help_, f"{device['name']}: {said}", help_)
 
 
 def holders() -> Iterator[Finding]:
-    """Who holds the memory of the GPUs, from nvidia-smi where there is one."""
+    """Yield the processes that hold GPU memory, as reported by nvidia-smi if it is installed."""
     for index, used, total in gpu_processes.smi("--query-gpu=index,memory.used,memory.total"):
         busy = float(used) > 0.2 * float(total) if used.isdigit() and total.isdigit() else False
-        yield Finding(f"memory of GPU {index}", not busy, f"{used} of {total} MiB taken")
+        yield Finding(f"memory of GPU {index}", not busy, f"{used} of {total} MiB in use")
     apps = gpu_processes.smi(gpu_processes.APPS)
     lost = {str(one.pid): one for one in gpu_processes.among(apps)}
     for pid, name, used in apps:
@@ -137,12 +137,12 @@ def _disk() -> Iterator[Finding]:
         yield Finding("network", False, disks.words(home, kind), "set SWEEP_HOME to a folder on a local disk")
     writable = os.access(there, os.W_OK)
     if not writable:
-        yield Finding("folder", False, f"{there} is not writable", "set SWEEP_HOME to a folder of yours")
+        yield Finding("folder", False, f"{there} is not writable", "set SWEEP_HOME to a folder that you can write to")
 
 
 def hub(patience: float) -> Finding:
-    """Whether the model hub (or the proxy in front of it) takes a connection. Nothing is asked of it."""
-    ways_out = "local weights (weights: PATH), a filled HF cache, or pretrained: false work without it"
+    """Check that the model hub, or the proxy in front of it, accepts a connection. Sends no request."""
+    ways_out = "without it, use local weights (weights: PATH), a filled HF cache, or pretrained: false"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return Finding("hub", True, "offline by choice (HF_HUB_OFFLINE)")
     from huggingface_hub import constants
@@ -154,12 +154,12 @@ def hub(patience: float) -> Finding:
     trouble = _connect(host, port, patience)
     through = " through a proxy" if proxy else ""
     if trouble:
-        return Finding("hub", False, f"{urlsplit(endpoint).hostname} is out of reach{through}: {trouble}", ways_out)
-    return Finding("hub", True, f"{urlsplit(endpoint).hostname} is in reach{through}")
+        return Finding("hub", False, f"{urlsplit(endpoint).hostname} is unreachable{through}: {trouble}", ways_out)
+    return Finding("hub", True, f"{urlsplit(endpoint).hostname} is reachable{through}")
 
 
 def _connect(host: str, port: int, patience: float) -> str:
-    """Why no connection came about in time, or nothing. In a thread: resolving a name has no time limit."""
+    """Return why no connection was made in time, or "". Uses a thread, as resolving a name has no time limit."""
     trouble = [f"no answer in {patience:g} s"]
 
     def attempt() -> None:
@@ -179,7 +179,7 @@ def mlflow(database: Path) -> Finding:
     if trouble := local_store.trouble(database):
         return Finding("mlflow", False, *trouble)
     if not database.exists():
-        return Finding("mlflow", True, f"no database yet; the first run makes {database}")
+        return Finding("mlflow", True, f"no database yet; the first run creates {database}")
     count = "select count(*), count(case status when 'RUNNING' then 1 end) from runs"
     try:
         link = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=2)
@@ -189,7 +189,7 @@ def mlflow(database: Path) -> Finding:
         finally:
             link.close()
     except (sqlite3.Error, ValueError) as error:
-        remedy = f"move {database} away; the next run makes a new one from the run folders"
+        remedy = f"move {database} away; the next run creates a new one from the run folders"
         return Finding("mlflow", False, f"{database} cannot be read: {error}", remedy)
     return Finding("mlflow", True, f"{database}: {runs} runs, {running} running (schema {version})")
 

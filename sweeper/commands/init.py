@@ -1,4 +1,4 @@
-"""`sweep init`: from a folder or a table to a search space that runs, chosen by what was measured here."""
+"""`sweep init`: write a search space for a folder or a table, chosen by measurements on this machine."""
 
 import os
 import shlex
@@ -31,31 +31,31 @@ from trainers.support import weights_folder
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
-ENOUGH = 50  # trials; more rarely find anything better
-CANDIDATES = 3  # backbones of a folder of weights that are measured
+ENOUGH = 50  # trials; more rarely find a better one
+CANDIDATES = 3  # backbones to measure from a folder of weights
 NAMELESS = ("labels", "annotations", "metadata", "meta", "data", "dataset", "images", "train", "all")
-"""Names of tables that say nothing of what is in them: the folder's name says more."""
+"""Names of tables that say nothing about their content; the folder's name is used instead."""
 BELONGS = ("study.json", "history.jsonl", "mlflow.db")
-"""What lies in folders that sweep itself wrote."""
+"""Files that mark a folder as written by sweep itself."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a person may say beside the path."""
+    """The options of `sweep init` besides the path."""
 
     metric: str | None = None
     hours: float = 1.0
     weights: str | None = None
     scratch: bool = False
     devices: str | None = None
-    sets: tuple[str, ...] = ()  # of the data alone
+    sets: tuple[str, ...] = ()  # data.KEY=VALUE only
 
 
 def write(path: Path, wishes: Wishes, out: Path | None = None) -> Path:
-    """Write the search space for the data set at `path`; returns where it is.
+    """Write the search space for the data set at `path` and return the path of the new file.
 
-    Raises UserError where a file is in the way, and EnvironmentFault where the data have faults or there are no
-    weights to start from.
+    Raises UserError if the file already exists or cannot be written, DataError if the data set has faults, and
+    EnvironmentFault if there are no weights to start from.
     """
     target = out or target_for(path)
     _refuse_existing(target, path)
@@ -63,48 +63,50 @@ def write(path: Path, wishes: Wishes, out: Path | None = None) -> Path:
     refuse_no_folder(wishes.weights)
     made = _starter(path, target, wishes)
     document = starter.text(made, _schema(target))
-    Space(yaml_io.read(target, text=document), [])  # a file that does not run is not written
+    Space(yaml_io.read(target, text=document), [])  # validate before writing: every file that is written can be run
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(document)
     except OSError as error:
-        advice = "name another file with --out"
+        advice = "choose another file with --out"
         raise UserError(f"cannot be written: {error.strerror}", where=str(target), help=advice) from None
     return target
 
 
 def ending(written: Path) -> Iterator[str]:
-    """What was written, and the command that comes next."""
+    """Yield the path that was written, its notes, and the next command."""
     yield f"written: {text.relative_path(written)}"
     yield from (f"  {line.removeprefix('# ')}" for line in starter.notes(written.read_text(encoding="utf-8")))
     name = shlex.quote(str(written))
     yield f"next:    sweep run {name}"
-    yield f"         sweep plan {name} says first what it would try, and what that costs"
+    yield f"         sweep plan {name} shows what it would try and what that would cost"
 
 
 def target_for(path: Path) -> Path:
-    """The file of the data set at `path`, in the current folder."""
+    """Return the search space file for the data set at `path`, in the current folder."""
     whole = path.resolve()
     stem = whole.stem if path.suffix and not path.is_dir() else whole.name
     name = hints.name(whole.parent.name if stem.lower() in NAMELESS and not path.is_dir() else stem)
     if not name:
-        raise UserError("its name makes no name of a study", where=str(path), help="name the file with --out")
+        raise UserError(
+            "its name cannot be turned into a study name", where=str(path), help="choose a file name with --out"
+        )
     return Path(f"{name}.yaml")
 
 
 def for_run(path: Path, options: Options, weights: str | None) -> Path:
-    """The search space of a data set that `sweep run` was given: that of before, or a new one where there is none."""
+    """Return the search space for a data set given to `sweep run`: the one written before, or a new one."""
     target = target_for(path)
     wanted = tuple(one for one in options.sets if one.startswith("data."))
     if target.exists():
         if not _is_of(target, data.asked(path, wanted)):
             raise UserError(
-                f"{target} is in the way: it was not written for {path}, or was changed since",
+                f"{target} already exists, but was not written for {path}, or was edited since",
                 where=str(target),
                 help=f"sweep run {shlex.quote(str(target))} runs it; sweep init {shlex.quote(str(path))} --out"
                 " OTHER.yaml writes another",
             )
-        output.print_message(f"search space: {target}, as it was written before")
+        output.print_message(f"search space: {target} (written earlier)")
         return target
     hours = Wishes.hours if options.hours is None else options.hours
     written = write(path, Wishes(hours=hours, weights=weights, devices=options.devices, sets=wanted), target)
@@ -113,7 +115,7 @@ def for_run(path: Path, options: Options, weights: str | None) -> Path:
 
 
 def _is_of(target: Path, wanted: DataConfig) -> bool:
-    """Whether a file is as it was written for this data set."""
+    """True if a file was written for this data set and has not been edited since."""
     try:
         written = target.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -122,24 +124,24 @@ def _is_of(target: Path, wanted: DataConfig) -> bool:
 
 
 def with_weights(path: Path, options: Options, weights: str) -> Options:
-    """`options`, and the folder `weights` for a search space that starts from published weights and names none."""
+    """Return `options` with the folder `weights` added, if the search space is pretrained and sets no weights."""
     refuse_no_folder(weights)
     spec = yaml_io.read(path, sets=options.assignments)
     entries: Mapping[str, Any] = spec.train.value if isinstance(spec.train.value, dict) else {}
     scratch = "pretrained" in entries and entries["pretrained"].value is False
     if "weights" in entries:
-        output.print_message(f"{path} names its own weights, so those in {weights} are not used")
+        output.print_message(f"{path} sets its own weights, so those in {weights} are not used")
     if "weights" in entries or scratch:
         return options
     before = study_file.read(StudyFolder.named(spec.study))
     if before and not before["identity"]["train"].get("weights"):
-        output.print_message(f"study {spec.study} began with the hub's weights, so those in {weights} are not used")
+        output.print_message(f"study {spec.study} started with the hub's weights, so those in {weights} are not used")
         return options
     return replace(options, sets=(*options.sets, f"train.weights={flow(weights)}"))
 
 
 def _schema(target: Path) -> str:
-    """Where editors find the schema, seen from the file."""
+    """Write the schema for editors and return its path relative to the search space file."""
     place = paths.home() / "schema.json"
     docs.write(place)
     return Path(os.path.relpath(place, target.absolute().parent)).as_posix()
@@ -150,19 +152,19 @@ def _refuse_existing(target: Path, path: Path) -> None:
     if target.exists() or target.is_symlink():
         again = f"sweep init {shlex.quote(str(path))} --out OTHER.yaml"
         advice = f"sweep run {shlex.quote(str(target))} runs it; {again} writes another"
-        raise UserError("already exists, and is not overwritten", where=str(target), help=advice)
+        raise UserError("already exists and is not overwritten", where=str(target), help=advice)
 
 
 def _refuse_our_own(path: Path) -> None:
-    """Raise UserError for a folder of a study, or of a trial, and for mlruns and whatever lies in it."""
+    """Raise UserError for the folder of a study or a trial, and for mlruns and everything in it."""
     ours = paths.home().resolve()
     if ours in (path.resolve(), *path.resolve().parents) or any((path / name).exists() for name in BELONGS):
         what = "is a folder that sweep wrote, not a data set"
-        raise UserError(what, where=str(path), help="name the folder of the images; `sweep` shows the studies here")
+        raise UserError(what, where=str(path), help="give the folder of the images; `sweep` shows the studies here")
 
 
 def _metric(asked: str | None, table: "Table") -> str:
-    """The metric that was asked for, or the first one that the data can have."""
+    """Return the requested metric, or the first usual one that the data set supports."""
     absent = lacking([category.multi for category in table.categories])
     usual = ("overall_accuracy", "mean_average_precision")
     if asked is None:
@@ -170,16 +172,16 @@ def _metric(asked: str | None, table: "Table") -> str:
     known_metric("metric", Node(asked, "--metric"))
     if asked in absent:
         there = text.join_or([one for one in usual if one not in absent])
-        what = f"{asked} is of another kind of category than this data set has"
-        raise UserError(what, where="--metric", help=f"such as {there}")
+        what = f"{asked} needs a kind of category that this data set does not have"
+        raise UserError(what, where="--metric", help=f"try {there}")
     return asked
 
 
-# ---------------------------------------------------------------------------------------- proposing
+# ---------------------------------------------------------------------------------------- proposal
 def _starter(path: Path, target: Path, wishes: Wishes) -> Starter:
     if strange := next((one for one in wishes.sets if not one.startswith("data.")), None):
-        advice = "only data.KEY=VALUE; change the other values in the file"
-        raise UserError("a value that init chooses itself", where=f"--set {strange}", help=advice)
+        advice = "set only data.KEY=VALUE here; change other values in the file"
+        raise UserError("init chooses this value itself", where=f"--set {strange}", help=advice)
     config = data.asked(path, wishes.sets)
     checked = data.run(path, wishes.sets)
     for line in prepare.understood(checked.summary, str(path)):
@@ -216,7 +218,9 @@ def _starter(path: Path, target: Path, wishes: Wishes) -> Starter:
 def _study(target: Path) -> str:
     if name := hints.name(target.stem):
         return name
-    raise UserError("its name makes no name of a study", where=str(target), help="name another file with --out")
+    raise UserError(
+        "its name cannot be turned into a study name", where=str(target), help="choose another file name with --out"
+    )
 
 
 def _notes(chosen: Chosen, pace: Pace, device: str, hours: float) -> Iterator[str]:
@@ -226,7 +230,7 @@ def _notes(chosen: Chosen, pace: Pace, device: str, hours: float) -> Iterator[st
         yield f"Measured on {device}: {name} at {preset.image_size} px, about {seconds} per epoch."
     count = min(round(chosen.trials), ENOUGH)
     more = (
-        ", more as bad ones are stopped early" if count >= HANDFUL else ": too few for a search; give it more hours"
+        ", more since bad ones are stopped early" if count >= HANDFUL else ": too few for a search; allow more hours"
     )
     yield f"About {text.counted(count, 'trial')} of {preset.epochs} epochs and the retraining fit {hours:g} h{more}."
 
@@ -234,7 +238,7 @@ def _notes(chosen: Chosen, pace: Pace, device: str, hours: float) -> Iterator[st
 def _paces(
     candidates: Sequence[Mapping[str, Any]], fast: Preset, table: "Table", slot: devices.Slot
 ) -> dict[str, tuple[float, float, int]]:
-    """Images a second of each candidate, over a few steps on random images."""
+    """Measure images per second of each candidate (train, val), and its image size, over a few random batches."""
     output.print_message(f"timing a few steps of {text.counted(len(candidates), 'backbone')} on {slot.name}")
     sizes = [one["input_size"] if one["fixed_size"] else fast.image_size for one in candidates]
     recipes = [
@@ -253,13 +257,13 @@ def _paces(
 
 # ------------------------------------------------------------------------------------------ weights
 def _candidates(column: presets.Kind, wishes: Wishes, path: Path) -> list[dict[str, Any]]:
-    """The backbones to choose from, whose weights are at hand. Raises EnvironmentFault where there are none."""
+    """Return the backbones to choose from that have weights here. Raises EnvironmentFault if there are none."""
     usual = presets.backbones(column)
     if wishes.scratch:
         return backbones.find(names=usual).backbones
     if wishes.weights:
         return _of_folder(column, wishes.weights)
-    found = backbones.find(names=usual, fetch=usual[:1]).backbones  # the smallest says whether the hub is there
+    found = backbones.find(names=usual, fetch=usual[:1]).backbones  # the smallest shows if the hub is reachable
     missing = next((one["missing"] for one in found if one["missing"]), "")
     if not missing:
         return found
@@ -267,22 +271,25 @@ def _candidates(column: presets.Kind, wishes: Wishes, path: Path) -> list[dict[s
         return cached
     again = f"sweep init {shlex.quote(str(path))}"
     raise EnvironmentFault(
-        f"there are no weights to start from: the model hub does not give them ({missing})",
+        f"there are no weights to start from: the model hub did not provide them ({missing})",
         where=usual[0],
-        help=f"name a folder of weights with --weights DIR or SWEEP_WEIGHTS, or write {again} --scratch to train from"
+        help=f"give a folder of weights with --weights DIR or SWEEP_WEIGHTS, or run {again} --scratch to train from"
         " random weights",
     )
 
 
 def _of_folder(column: presets.Kind, weights: str) -> list[dict[str, Any]]:
-    """Of the backbones in a folder some small ones, on a GPU some large ones; those of any image size come first."""
+    """Return a few backbones of a folder, the smallest for a CPU, the largest for a GPU.
+
+    Backbones that take any image size have priority.
+    """
     there = weights_folder.names(weights)
     found = [one for one in backbones.find(names=there, weights=weights).backbones if one["weights"] == "local"]
     if not found:
         raise EnvironmentFault(
-            f"no file or folder here has the name of a backbone of timm's; there are {', '.join(there[:6])}",
+            f"no file or folder here is named after a timm backbone; it has {', '.join(there[:6])}",
             where=weights,
-            help="call each <backbone>.safetensors; sweep backbones PATTERN lists timm's names",
+            help="name each file <backbone>.safetensors; sweep backbones PATTERN lists timm's names",
         )
     found.sort(key=lambda one: one["macs"] or one["parameters"] or 0, reverse=column == "gpu")
     free = [one for one in found if not one["fixed_size"]]

@@ -1,4 +1,4 @@
-"""`sweep leaderboard`: a study's trials as a table, CSV, Markdown or JSON, and what mattered."""
+"""`sweep leaderboard`: a study's trials as a table, CSV, Markdown or JSON, and the importance of parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ from sweeper.store.studies import StudyStatus
 from sweeper.trial import TrialResult
 
 MORE = "--columns NAME,... shows them, --csv has all"
-"""How to see the columns that a terminal has no room for."""
+"""Hint for columns that do not fit the terminal."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of the leaderboard."""
+    """The options of the leaderboard."""
 
     top: int | None = None
     cross: tuple[str, str] | None = None
@@ -33,41 +33,41 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Standing:
-    """The trials of a study, ranked by its metric or by the one that is asked for."""
+    """The trials of a study, ranked by its metric or by the requested one."""
 
     status: StudyStatus
     wanted: Wanted
-    results: Sequence[TrialResult]  # those of `status`, by the metric that is asked for
+    results: Sequence[TrialResult]  # those of `status`, by the requested metric
 
     @cached_property
     def importance(self) -> Importance | None:
-        """What mattered, by the study's own metric."""
+        """The importance of parameters, by the study's own metric."""
         return importance.importance(self.status.study, self.status.results)
 
     @cached_property
     def edges(self) -> list[Edge]:
-        """The open values whose best trials crowd at an end of their range."""
+        """The parameters whose best trials crowd at one end of their range."""
         return edges(self.status.study, self.status.results)
 
     @property
     def said(self) -> list[str]:
-        """What mattered, and where the best trials crowd, in a line each."""
+        """The importance and the edges, one line each."""
         return [*([self.importance.line] if self.importance else []), *map(str, self.edges)]
 
     @cached_property
     def ledger(self) -> Board:
-        """The final models, and what boards said of them."""
+        """The final models and their board scores."""
         return columns.ledger(self.status)
 
     @cached_property
     def cross(self) -> Cross | None:
-        """The table of two open values that is asked for, or that a grid has."""
+        """The table of two parameters that was requested, or that a grid study has."""
         if self.wanted.cross and self.results:
             return leaderboard.cross(self.results, *self.wanted.cross)
         return leaderboard.grid(self.results, self.status.study)
 
     def board(self) -> Board:
-        """The table that people read."""
+        """Return the table for people."""
         whole = self._chosen_board() if self.wanted.columns else self._usual_board()
         return replace(whole, rows=whole.rows[: self.wanted.top])
 
@@ -75,20 +75,20 @@ class Standing:
         return columns.shown(*self._chosen(self._ranking))
 
     def _usual_board(self) -> Board:
-        """Every column that tells trials apart, what mattered most before the rest."""
+        """Return every column in which trials differ, the most important parameters first."""
         board = columns.board(self._ranking, self.importance)
         metric = self.results[0].metric if self.wanted.by and self.results else "value"
         renamed = [metric if name == "value" else name for name in board.headers]
         return replace(board, headers=renamed)
 
     def csv(self) -> str:
-        """Every column, as in trials.csv, or those that are asked for."""
+        """Return every column, as in trials.csv, or the requested ones."""
         whole = self._ranking
         ranking = replace(whole, rows=whole.rows[: self.wanted.top])
         return columns.as_csv(*self._chosen(ranking)) if self.wanted.columns else ranking.csv()
 
     def document(self) -> dict[str, Any]:
-        """The same as plain values for --json."""
+        """Return the leaderboard as plain values for --json."""
         whole = leaderboard.document(self.results, self.status.study)
         more = {
             "cross": self.cross.document() if self.cross else None,
@@ -107,8 +107,8 @@ class Standing:
 
 
 def standing(study: StudyFolder, wanted: Wanted) -> Standing:
-    """How the trials of `study` stand. UserError where what is wanted is not recorded."""
+    """Return the standing of the trials of `study`. Raises UserError if a requested value is not recorded."""
     if wanted.cross and wanted.columns:
-        raise UserError("--columns and --cross are two tables", where="sweep leaderboard", help="write one of them")
+        raise UserError("--columns and --cross are two tables", where="sweep leaderboard", help="use one of them")
     one = studies.status_of(study)
     return Standing(one, wanted, columns.by(wanted.by, study, one.results) if wanted.by else one.results)

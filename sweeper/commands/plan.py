@@ -1,4 +1,4 @@
-"""The plan: what a sweep would try, and what it would cost here. A few steps are timed, nothing is trained."""
+"""`sweep plan`: what a sweep would try, and what it would cost here. Times a few steps, trains nothing."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,16 +16,16 @@ from trainers.data.summary import Summary
 
 SAMPLES = 3
 FEW = 200  # images of val below which folds are proposed
-PAYS = 1.2  # times as fast, from which on another number format is proposed
-FOLDS = 5  # that are proposed, where every class has so many images
+PAYS = 1.2  # speed-up from which another number format is proposed
+FOLDS = 5  # folds to propose, if every class has that many images
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one backbone at one image size on the first device: measured over a few steps of random images."""
+    """The cost of one backbone at one image size on the first device, measured over a few steps of random images."""
 
     backbone: str
-    image_size: int | str  # the side of a square, else as people write it: 256 x 192
+    image_size: int | str  # the side of a square, otherwise a text such as 256 x 192
     batch_size: int
     parameters: int
     train_images_per_second: float
@@ -33,12 +33,12 @@ class Cost:
     peak_memory_gb: float
     seconds_per_epoch: float
     fixed_size: bool = False  # the backbone is built for one image size
-    bf16_speedup: float | None = None  # of training; None where it was not measured
+    bf16_speedup: float | None = None  # of training; None if it was not measured
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found in the file `source`; `hours` is every trial to its end on all slots (auto: one a device)."""
+    """The plan of the file `source`; `hours` is for all trials in full length on all slots (auto: one per device)."""
 
     study: str
     source: str
@@ -55,17 +55,17 @@ class Plan:
     slots: int
     costs: tuple[Cost, ...]
     hours: float | None
-    disk_gb: float | None  # of checkpoints, once all trials have ended
+    disk_gb: float | None  # of checkpoints, once all trials have finished
     keep: int | None = None
-    running_gb: float = 0.0  # that the running trials need beside
+    running_gb: float = 0.0  # additional space while trials run
     free_gb: float = 0.0
-    folds: int | None = None  # trainings that a trial is
-    proposal: str = ""  # of folds, where val says little
-    precision: str = ""  # what to write where another number format pays
+    folds: int | None = None  # trainings per trial
+    proposal: str = ""  # advice to use folds, if val is small
+    precision: str = ""  # advice on another number format, if it pays
     data: Summary | None = None
-    preset: str = ""  # its name, and what it gave
-    jpeg: str = ""  # what it costs that the decoded images are kept as JPEG
-    by_hours: dict[str, Any] | None = None  # what hours alone are spent on
+    preset: str = ""  # its name, and the values that it set
+    jpeg: str = ""  # the cost of keeping decoded images as JPEG
+    by_hours: dict[str, Any] | None = None  # how a budget of hours alone is spent
     spending: str = ""  # the same in words
 
     def document(self) -> dict[str, Any]:
@@ -74,9 +74,9 @@ class Plan:
 
 
 def plan(path: Path, options: Options) -> Plan:
-    """The plan of the study of the file at `path`; raises what a run would raise before its first trial.
+    """Return the plan for the file at `path`; raises the errors that a run would raise before its first trial.
 
-    But for weights that the model hub does not give: a plan trains nothing and does without.
+    The exception is weights that the model hub does not provide: a plan trains nothing and needs none.
     """
     prepared = prepare.prepare(path, options, unfetched=True)
     slots = devices.slots(options.devices) if prepared.per_device == "auto" else prepared.slots
@@ -127,7 +127,7 @@ def plan(path: Path, options: Options) -> Plan:
 
 
 def _proposal(prepared: PreparedStudy) -> str:
-    """What to write where val is too small to tell trials apart and all images could judge them."""
+    """Return advice to use folds if val is too small to distinguish trials, else ""."""
     train, val = prepared.training_sizes
     if prepared.spec.search.folds or val >= FEW:
         return ""
@@ -135,18 +135,18 @@ def _proposal(prepared: PreparedStudy) -> str:
     if most < 2:
         return ""
     return (
-        f"val has {text.counted(val, 'image')}, which tell few trials apart: search: {{folds: {most}}} judges each"
-        f" trial on all {train + val}, for {most} trainings of a trial"
+        f"val has only {text.counted(val, 'image')}, too few to rank trials well: search: {{folds: {most}}} judges"
+        f" each trial on all {train + val} images, at {most} trainings per trial"
     )
 
 
 def format_proposal(costs: Sequence[Cost]) -> str:
-    """What to write where a CPU trains all these backbones, taken together, faster in bf16; else nothing."""
+    """Return advice to use bf16 if a CPU trains these backbones, taken together, faster with it, else ""."""
     seconds = [1 / cost.train_images_per_second for cost in costs]
     halved = [s / cost.bf16_speedup for s, cost in zip(seconds, costs, strict=True) if cost.bf16_speedup]
     if len(halved) < len(costs) or (gain := sum(seconds) / sum(halved)) < PAYS:
         return ""
-    return f"this CPU trains {gain:.1f} times as fast with train: {{precision: bf16}}, measured over a few steps"
+    return f"this CPU trains {gain:.1f} times as fast with train: {{precision: bf16}} (measured over a few steps)"
 
 
 def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Cost:
@@ -162,9 +162,9 @@ def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Co
     )
 
 
-# ------------------------------------------------------------------------------------------ telling
+# ------------------------------------------------------------------------------------------ output
 def lines(plan: Plan) -> Iterator[str]:
-    """The plan as text."""
+    """Yield the plan as text."""
     many = text.counted(plan.trials, "trial") if plan.trials else "as many trials as fit"
     folds = f"{plan.folds} folds of " if plan.folds else ""
     yield f"study {plan.study}: {many}, each of {folds}{text.counted(plan.epochs, 'epoch')}"
@@ -187,9 +187,9 @@ def lines(plan: Plan) -> Iterator[str]:
         )
     yield from [plan.precision] * bool(plan.precision)
     if plan.hours is not None:
-        limit = f"; the budget ends it after {plan.budget_hours:g} h" if plan.budget_hours else ""
+        limit = f"; the budget stops it after {plan.budget_hours:g} h" if plan.budget_hours else ""
         most, slots = text.format_duration(plan.hours * 3600), text.counted(plan.slots, "slot")
-        yield f"time: at most {most} on {slots}, less what is pruned{limit}"
+        yield f"time: at most {most} on {slots}, less with pruning{limit}"
     elif plan.budget_hours and not plan.by_hours:
         yield f"time: {plan.budget_hours:g} h, the budget"
     yield from [f"plan: {plan.spending}"] if plan.spending else []
@@ -197,21 +197,21 @@ def lines(plan: Plan) -> Iterator[str]:
         of = f" of the best {plan.keep}" if plan.keep else ""
         yield (
             f"disk: up to {plan.disk_gb:.2f} GB of checkpoints{of}, {plan.running_gb:.2f} GB while trials run; "
-            f"{plan.free_gb:.1f} GB are free"
+            f"{plan.free_gb:.1f} GB free"
         )
 
 
 def _opened(plan: Plan) -> Iterator[str]:
-    """What is left open, and what comes first."""
+    """Yield the parameters and the first configurations."""
     if not plan.open_values:
-        yield "nothing is left open: a recipe"
+        yield "no parameters: a single recipe"
         return
-    many = "endless configurations"
+    many = "unlimited configurations"
     if plan.configurations is not None:
         many = text.counted(plan.configurations, "configuration")
-    yield f"open values ({many})"
+    yield f"parameters ({many})"
     yield from (f"  {name}: {words}" for name, words in plan.open_values.items())
-    yield "first samples (later trials depend on the results of earlier ones)"
+    yield "first configurations (later trials depend on the results of earlier ones)"
     for number, params in enumerate(plan.samples):
         yield f"  {number}: " + ", ".join(f"{name}={_short(value)}" for name, value in params.items())
 

@@ -1,4 +1,4 @@
-"""What a finished model says of new images: as a table, CSV or JSON."""
+"""`sweep predict`: the predictions of a finished model for new images, as a table, CSV or JSON."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from trainers.support.files import atomic_write
 
 @dataclass(frozen=True)
 class Options:
-    """How images are to be predicted."""
+    """The options of `sweep predict`."""
 
     top: int | None = None
     boxes: Path | None = None
@@ -30,27 +30,27 @@ class Options:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The model, what it said of each image, and how many could not be read."""
+    """The model, its prediction for each image, and the images that could not be read."""
 
     model: FoundModel
     about: dict[str, Any]
-    images: list[dict[str, Any]]  # none where they are in a CSV alone
+    images: list[dict[str, Any]]  # empty if they are only written to a CSV
     unreadable: list[dict[str, str]]
-    complete: bool  # nothing in a folder was left out
+    complete: bool  # no file of a folder was left out
 
     @property
     def exit_code(self) -> int:
-        """1 where an image was left out."""
+        """1 if an image was left out, else 0."""
         return int(bool(self.unreadable) or not self.complete)
 
 
 def run(word: str, images: Sequence[str], options: Options) -> Predicted:
-    """What the model that `word` means says of these images; to a CSV as it comes, if one is asked for.
+    """Predict these images with the model that `word` names; a requested CSV is written row by row.
 
-    Which model it is, progress, and images that cannot be read are told on stderr.
+    The model's name, progress, and unreadable images are reported on stderr.
     """
     if options.csv and options.csv.is_dir():
-        raise UserError("--csv wants a file, and this is a folder", where=str(options.csv), help="add a name to it")
+        raise UserError("--csv needs a file, but this is a folder", where=str(options.csv), help="add a file name")
     model, files = find.find(word), image_files.listed(images)
     boxes = image_files.boxes(options.boxes) if options.boxes else {}
     asked = list(image_files.with_boxes(files.paths, boxes))
@@ -59,8 +59,8 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
     answers = _answers(model, asked, options)
     about = next(answers)["model"]
     if about["boxes"] and (whole := sum(box is None for _, box in asked)):
-        used = f"used whole, without a box: {counted(whole, 'image')}"
-        print_message(f"this model was trained on what lies in boxes; {used} (see --boxes)")
+        used = f"used whole, because they have no box: {counted(whole, 'image')}"
+        print_message(f"this model was trained on the content of boxes; {used} (see --boxes)")
     predicted = Predicted(model, about, [], [], complete=not files.left_out)
     _collect(predicted, answers, len(asked), options)
     if predicted.unreadable:
@@ -69,7 +69,7 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
 
 
 def _collect(predicted: Predicted, answers: Iterator[dict[str, Any]], total: int, options: Options) -> None:
-    """Take in what is said of each image."""
+    """Collect the prediction for each image."""
     kept = options.details or not options.csv
     with _table(options, predicted.about) as table, counting("predicting") as count:
         for number, found in enumerate(answers, 1):
@@ -96,9 +96,9 @@ def _answers(model: FoundModel, asked: Sequence[Any], options: Options) -> Itera
     )
 
 
-# --------------------------------------------------------------------------------------------- ways out
+# --------------------------------------------------------------------------------------------- output
 def document(predicted: Predicted) -> dict[str, Any]:
-    """All of it for --json."""
+    """Return everything for --json."""
     model = predicted.model
     named = {"path": str(model.path), "study": model.study, "trial": model.trial, "kind": model.kind}
     return {
@@ -110,13 +110,13 @@ def document(predicted: Predicted) -> dict[str, Any]:
 
 
 def cells(predicted: Predicted, top: int | None) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows as people read them, a line an image."""
+    """Return headers and rows of the table for people, one row per image."""
     headers = ["image", *(category["name"] for category in predicted.about["categories"])]
     return headers, [[found["path"], *(_cell(one, top) for one in found["categories"])] for found in predicted.images]
 
 
 def _cell(category: dict[str, Any], top: int | None) -> str:
-    """`shirt .93`; of several answers each; with `top` the likeliest classes, whether they are answers or not."""
+    """Return a text such as `shirt .93` per answer, or, with `top`, per likeliest class even if it is no answer."""
     shown = [f"{name} {_share(value)}" for name, value in _shown(category, top)]
     return ", ".join(shown) or "-"
 
@@ -126,14 +126,14 @@ def _share(value: float) -> str:
 
 
 def _shown(category: dict[str, Any], top: int | None) -> list[tuple[str, float]]:
-    """The answers with their probabilities, or the `top` likeliest classes."""
+    """Return the answers with their probabilities, or the `top` likeliest classes."""
     classes = [(one["class"], one["probability"]) for one in category["classes"]]
     return classes[:top] if top else [pair for pair in classes if pair[0] in category["answers"]]
 
 
 class _Table:
-    """Predictions as CSV: a line an image, with a class and a probability for each category; or with --top a line for
-    each of the likeliest classes.
+    """Predictions as CSV: one row per image with a class and a probability per category, or, with --top, one row per
+    likely class.
     """
 
     def __init__(self, file: TextIO, about: dict[str, Any], top: int | None) -> None:
@@ -155,7 +155,7 @@ class _Table:
 
 @contextmanager
 def _table(options: Options, about: dict[str, Any]) -> Iterator[_Table | None]:
-    """The CSV, which appears whole or not at all; None where nobody asked for it."""
+    """Open the CSV for an atomic write; yields None if none was requested."""
     if options.csv is None:
         yield None
         return

@@ -1,4 +1,4 @@
-"""`sweep run`: from a YAML file, through every check, to the session and the words at its end."""
+"""`sweep run`: read a YAML file, check everything, run the session, and print the summary at the end."""
 
 import os
 import sys
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
     from sweeper.winners.final import Final
 
-TOP = 3  # trials of the leaderboard that are shown at the end
+TOP = 3  # trials of the leaderboard to show at the end
 
 
 def run(path: Path, options: Options) -> "SessionEnd":
-    """Begin the study of the file at `path`, or go on with it, until its budget is used up or a signal comes.
+    """Start or resume the study of the file at `path` and run it until its budget is spent or a signal arrives.
 
-    Everything that can be wrong is raised before a trial exists. However it ends, stderr says how it stands, where
-    the files are, and how to go on.
+    Every problem that can be found in advance is raised before the first trial exists. However the session ends,
+    stderr then shows the status, the location of the files, and how to continue.
     """
     from sweeper.executors import inline
 
@@ -89,7 +89,7 @@ def _heading(prepared: preparation.PreparedStudy, options: Options, path: Path, 
 
 
 def _told(session: Session) -> "SessionEnd":
-    """Run the session; however it ends, say how the study stands."""
+    """Run the session; however it ends, report the status of the study."""
     outcome = SessionEnd(1)
     try:
         outcome = session.run()
@@ -109,9 +109,9 @@ def _told(session: Session) -> "SessionEnd":
 
 
 def final(path: Path, options: Options) -> "Final | None":
-    """The winner of the study of the file at `path`, retrained and packed as by `sweep best --export submission`.
+    """Return the retrained, packed winner of the study at `path`, as from `sweep best --export submission`.
 
-    Where there was no time for a search, its first configuration. None where no retraining follows.
+    If there was no time for a search, this is the study's first configuration. None if the study is not retrained.
     """
     from sweeper.winners import ensemble
     from sweeper.winners import final as winning
@@ -124,9 +124,9 @@ def final(path: Path, options: Options) -> "Final | None":
         return winning.export(_untried(path, options), slots[:1], mlflow=options.mlflow, events=options.events)
     won, pair = winner.winner(folder), _pair(folder, slots, options)
     if spec.by_hours and spec.rules.ensemble and pair and folder.trial(won.result.number).val_logits.exists():
-        chosen = ensemble.select(folder, PAIR)  # retrained side by side, in the time that is kept for one
+        chosen = ensemble.select(folder, PAIR)  # retrained side by side, in the time reserved for one
         together = " and ".join(map(str, chosen.members))
-        output.print_message(chosen.line if chosen.alone else f"trials {together} do best together: {chosen.line}")
+        output.print_message(chosen.line if chosen.alone else f"trials {together} work best together: {chosen.line}")
         return ensemble.export(chosen, pair, mlflow=options.mlflow, events=options.events)
     return winning.export(won, slots[:1], mlflow=options.mlflow, events=options.events)
 
@@ -138,24 +138,24 @@ def _read(path: Path, options: Options) -> "StudySpec":
 
 
 def _pair(folder: StudyFolder, homes: Sequence[devices.Slot], options: Options) -> list[devices.Slot]:
-    """Slots for two models at once, where so many trials train at once, as is asked or planned; else none."""
+    """Return slots for two models at once if the study trains at least two trials at once, else none."""
     beside = preparation.planned_slots(folder)
     if homes[0].device == "cpu":
-        beside = min(beside, devices.cores())  # the plan may be of another machine
+        beside = min(beside, devices.cores())  # the plan may come from another machine
     if isinstance(options.slots, int):
         beside = options.slots * len(homes)
     return devices.slots(options.devices, -(-PAIR // len(homes))) if beside >= PAIR else []
 
 
 def _untried(path: Path, options: Options) -> Winner:
-    """What the study of the file at `path` would try first."""
+    """Return the first configuration of the study at `path`."""
     prepared = prepare(path, options, networks=False)
     params = next(iter(prepared.first_configurations(1)))
     return winner.untried(prepared.folder, prepared.space.recipe(params), params)
 
 
 def cached(path: Path, options: Options) -> int:
-    """Decode what the study of the file at `path` would; returns the number of images."""
+    """Decode the images that the study at `path` needs and return their number."""
     prepared = prepare(path, options, networks=False)
     preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     return len(prepared.table.rows)
@@ -164,11 +164,11 @@ def cached(path: Path, options: Options) -> int:
 def say_ending(
     folder: StudyFolder, command: str, outcome: SessionEnd, *, goes_on: bool = False, as_event: bool = False
 ) -> None:
-    """Tell on stderr, and in the study's log, how the study stands, where its files are, and what comes next.
+    """Report the status of the study, its files and the next command on stderr and in the study's log.
 
-    `goes_on`: what comes next follows by itself, where the search has ended. `as_event`: as JSON on stdout,
-    and in words in the log alone. Nothing is said of a study whose folder is gone: the error that ended the sweep
-    says that.
+    With `goes_on` the next step follows automatically once the search has ended, so no command is shown. With
+    `as_event` the report is JSON on stdout, and text only in the log. Nothing is reported if the study's folder is
+    gone: the error that stopped the sweep explains that.
     """
     if not folder.root.exists():
         return
@@ -183,7 +183,7 @@ def say_ending(
         for line in first:
             output.print_message(line)
         if top:
-            output.print_table(top.headers, top.rows, sys.stderr, more=f"sweep leaderboard {folder.name} has all")
+            output.print_table(top.headers, top.rows, sys.stderr, more=f"sweep leaderboard {folder.name} shows all")
         for line in last:
             output.print_message(line)
     log.write(folder.log, [*first, *(output.aligned(top.headers, top.rows) if top else ()), *last])
@@ -196,13 +196,13 @@ def _emit_ending(one: studies.StudyStatus, outcome: SessionEnd) -> None:
 
 
 def _first(one: studies.StudyStatus, reason: str) -> Iterator[str]:
-    """Why it ended, and what is best."""
+    """Yield why the session ended, and the best trial."""
     yield from [reason] if reason else []
     yield f"best:   {status.best(one.best) if one.best else 'no trial completed yet'}"
 
 
 def _top(one: studies.StudyStatus, mattered: Importance | None) -> columns.Board | None:
-    """The best few trials, where there are several to compare."""
+    """Return the best few trials, or None if there are not two to compare."""
     if sum(result.state == "COMPLETE" for result in one.results) < 2:
         return None
     board = columns.board(Ranking.of(one.results, one.study), mattered)
@@ -218,7 +218,7 @@ def _rest(one: studies.StudyStatus) -> Iterator[str]:
 def _last(
     one: studies.StudyStatus, command: str, mattered: Importance | None, *, ended: bool, goes_on: bool
 ) -> Iterator[str]:
-    """What mattered, what lies where, and the commands that come next."""
+    """Yield the importance of parameters, the location of the files, and the next commands."""
     if mattered:
         yield mattered.line
     yield from map(str, edges(one.study, one.results)) if ended else ()
@@ -235,7 +235,7 @@ def _last(
 
 
 def _broken(one: studies.StudyStatus) -> Iterator[str]:
-    """Where to read why trials failed, when none did better."""
+    """Yield the error and log of the last failed trial, if no trial completed."""
     failed = [result for result in one.results if result.state == "FAILED"]
     if failed and not one.best:
         log = RunFolder(one.study.trial(failed[-1].number).root).log

@@ -1,4 +1,4 @@
-"""MLflow's pages, served on this machine for as long as someone looks. MLflow itself runs in a process of its own."""
+"""`sweep ui`: serve MLflow's pages on this machine until Ctrl-C. MLflow itself runs in a process of its own."""
 
 import os
 import shlex
@@ -24,17 +24,16 @@ from sweeper.tracking import catching_up, client
 from sweeper.tracking.local_store import address, trouble
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 50
-SHUTDOWN_GRACE_S = 5.0  # seconds that the server gets to end by itself
-START_TIMEOUT_S = 90.0  # seconds that it gets to answer
-APP = sysconfig.get_path("stdlib")  # where its web server looks for modules first: else in the current folder
+SHUTDOWN_GRACE_S = 5.0  # seconds for the server to exit by itself
+START_TIMEOUT_S = 90.0  # seconds for its first answer
+APP = sysconfig.get_path("stdlib")  # where its web server looks for modules first; by default, the current folder
 
 
 def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = PORT) -> None:
-    """Show MLflow until Ctrl-C or SIGTERM; `say` is told first where `study` opens. Afterwards no process is left.
+    """Serve MLflow until Ctrl-C or SIGTERM, and pass the address of `study` to `say` first. Leaves no process behind.
 
-    What MLflow lacks of the studies here is sent before. Only this machine can connect. The next free port is taken
-    when `port` is not. Where MLFLOW_TRACKING_URI names a server, there is nothing to start, and only the address is
-    told.
+    Data that MLflow lacks is sent first. Only this machine can connect. If `port` is taken, the next free port is
+    used. If MLFLOW_TRACKING_URI names a server, nothing is started and only the address is shown.
     """
     store = client.uri()
     if store == address(paths.database()):
@@ -46,14 +45,14 @@ def serve(study: StudyFolder | None, say: Callable[[str], None], *, port: int = 
         say(_address(study, pages.base))
         pages.await_answer()
         say("MLflow is ready; Ctrl-C ends it")
-        print_message(f"from another machine: {tunnel(pages.port)}, and the same address there")
+        print_message(f"from another machine: run {tunnel(pages.port)} there and open the same address")
         pages.server.wait()
-        raise EnvironmentFault(f"MLflow's server ended by itself: {pages.last_words()}", where=pages.base)
+        raise EnvironmentFault(f"MLflow's server exited unexpectedly: {pages.last_words()}", where=pages.base)
     return None
 
 
 def _refuse_unusable() -> None:
-    """Raise EnvironmentFault where there is nothing to show, or another MLflow's database."""
+    """Raise EnvironmentFault if there is nothing to show, or the database is of another MLflow version."""
     database = paths.database()
     if not database.exists() and not studies.studies():
         help = "start a sweep: sweep run SPACE.yaml"
@@ -63,7 +62,7 @@ def _refuse_unusable() -> None:
 
 
 def tunnel(port: int) -> str:
-    """The command that brings a port of this machine to another, for which nobody has to open it to the world."""
+    """Return the command that forwards a port of this machine to another, without opening it to the network."""
     return f"ssh -N -L {port}:localhost:{port} {socket.gethostname()}"
 
 
@@ -72,7 +71,7 @@ def _address(study: StudyFolder | None, base: str) -> str:
 
 
 def free_port(first: int) -> int:
-    """`first`, or the next port on which nobody listens."""
+    """Return `first`, or the next port that is free."""
     for port in range(first, min(first + PORTS, 65536)):
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -81,12 +80,12 @@ def free_port(first: int) -> int:
             except OSError:
                 continue
             return port
-    raise EnvironmentFault(f"ports {first} to {first + PORTS - 1} are taken", help="choose another with --port")
+    raise EnvironmentFault(f"ports {first} to {first + PORTS - 1} are in use", help="choose another with --port")
 
 
 @dataclass(frozen=True)
 class _Pages:
-    """MLflow's server: its process, its port, and what it says."""
+    """MLflow's server: its process, its port, and its output."""
 
     server: subprocess.Popen[bytes]
     port: int
@@ -105,7 +104,7 @@ class _Pages:
                     return
             except OSError:
                 time.sleep(0.1)
-        raise EnvironmentFault(f"MLflow's server does not start: {self.last_words()}", where=self.base)
+        raise EnvironmentFault(f"MLflow's server did not start: {self.last_words()}", where=self.base)
 
     def last_words(self) -> str:
         self.words.seek(0)
@@ -113,7 +112,7 @@ class _Pages:
         return lines[-1] if lines else f"code {self.server.returncode}"
 
     def end(self) -> None:
-        """End the server and every process that it started."""
+        """Stop the server and every process that it started."""
         self._signal(signal.SIGTERM)
         try:
             self.server.wait(SHUTDOWN_GRACE_S)
@@ -124,13 +123,13 @@ class _Pages:
             self.server.wait()
 
     def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+        with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a group of zombies
             os.killpg(self.server.pid, number)
 
 
 @contextmanager
 def _serving(store: str, port: int) -> Iterator[_Pages]:
-    """MLflow's server with one worker, in a process group that is gone afterwards."""
+    """Run MLflow's server with one worker, in a process group that is killed afterwards."""
     command = subprocesses.python("-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port))
     command += ["--backend-store-uri", store, "--default-artifact-root", paths.artifacts().as_uri()]
     command += ["--uvicorn-opts", f"--log-level warning --app-dir {shlex.quote(APP)}"]
@@ -151,7 +150,7 @@ def _serving(store: str, port: int) -> Iterator[_Pages]:
 
 
 def server_environment() -> dict[str, str]:
-    """Ours without any stray setting of MLflow's, and what keeps it small (0.5 instead of 3.4 GB) and discreet."""
+    """Return our environment without stray MLflow settings, plus quiet ones that save memory (0.5, not 3.4 GB)."""
     kept = {name: value for name, value in subprocesses.environment().items() if not name.startswith("MLFLOW_")}
     return kept | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

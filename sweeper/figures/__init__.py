@@ -1,1 +1,1 @@
-"""Draws runs and studies, in a process of its own."""
+"""Figures of runs and studies, drawn in a separate process."""

@@ -1,4 +1,4 @@
-"""What a model answered, drawn: a confusion for each category, or bars where it has several answers."""
+"""Plots of a model's predictions: a confusion matrix per category, or bars if it has several answers."""
 
 import math
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from sweeper.statistics.confusion import Ints, Several
 from trainers.data.table import Category
 
 CELL = 0.42  # inches
-BAR = 0.62  # inches, of the three bars of a class
+BAR = 0.62  # inches for the three bars of a class
 GAP = 0.3
 HEAD = 0.32  # inches above the cells, for the title
 
 
 def confusion(groups: Sequence[Category], found: Sequence[Ints | Several], title: str) -> bytes:
-    """PNG: a panel for each category, its rows shaded by the share of the true class; empty cells stand for 0.
+    """Return a PNG with a panel per category; rows are shaded by the share of the true class, empty cells are 0.
 
-    Of a category with several answers it shows bars: precision, recall and average precision of each class. Of more
-    than 40 classes those that are mistaken most often are shown, and how many there are.
+    A category with several answers is shown as bars: precision, recall and average precision of each class. Of more
+    than 40 classes, only the most mistaken are shown, with the total number.
     """
     looks = [most_mistaken(*pair) for pair in zip(groups, found, strict=True)][:MAX_PANELS]
     with style():
@@ -42,7 +42,7 @@ def confusion(groups: Sequence[Category], found: Sequence[Ints | Several], title
 
 
 def most_mistaken(group: Category, found: Ints | Several) -> tuple[Category, Ints | Several]:
-    """The panel as it is, or, of a crowd of classes, those that are mistaken most often."""
+    """Return the panel unchanged, or, if it has too many classes, reduced to the most mistaken ones."""
     if len(group.classes) <= CROWD:
         return group, found
     wrong = found.wrong if isinstance(found, Several) else found.sum(0) + found.sum(1) - 2 * np.diag(found)
@@ -54,7 +54,7 @@ def most_mistaken(group: Category, found: Ints | Several) -> tuple[Category, Int
 
 @dataclass(frozen=True)
 class _Box:
-    """Inches of one panel: its cells or bars, and the names beside and below them."""
+    """The size of one panel in inches: its cells or bars, and the names beside and below them."""
 
     side: float
     left: float
@@ -80,7 +80,7 @@ def _box(group: Category, found: Ints | Several) -> _Box:
 def _flow(
     sizes: Sequence[tuple[float, float]], width: float
 ) -> tuple[list[tuple[float, float]], tuple[float, float]]:
-    """Boxes set like words, left to right and row by row: their upper left corners, and the size of it all."""
+    """Lay out boxes like words, row by row; return their upper left corners and the total size."""
     places, x, y, row, right = [], 0.0, 0.0, 0.0, 0.0
     for wide, high in sizes:
         if x and x + wide > width:
@@ -108,12 +108,12 @@ def _matrix(axes: Axes, group: Category, matrix: Ints) -> None:
     axes.tick_params(which="both", length=0)
     right = int(np.trace(matrix))
     axes.set_title(f"{short(group.name, 60)}  {right / max(1, int(matrix.sum())):.3f}", fontweight="bold")
-    axes.set_xlabel("said")
-    axes.set_ylabel("true, and how many")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true, with number of images")
 
 
 def _fares(axes: Axes, group: Category, found: Several) -> None:
-    """Three bars for each class; what is not defined, such as the recall of a class that no image has, says so."""
+    """Draw three bars per class; undefined values, such as the recall of a class that no image has, are labelled."""
     looks = [
         ("precision", found.precision, DARK, ""),
         ("recall", found.recall, LIGHT, ""),
@@ -124,7 +124,9 @@ def _fares(axes: Axes, group: Category, found: Several) -> None:
         at = places + 0.26 * (row - 1)
         axes.barh(at, np.nan_to_num(values), 0.24, color=colour, edgecolor=MIDDLE, hatch=hatch, label=label)
         for y, value in zip(at.tolist(), values.tolist(), strict=True):
-            text = f"{value:.3f}" if math.isfinite(value) else "none said" if label == "precision" else "none true"
+            text = (
+                f"{value:.3f}" if math.isfinite(value) else "none predicted" if label == "precision" else "none true"
+            )
             axes.text(0.012 + np.nan_to_num(value), y, text, va="center")
     names = zip(group.classes, found.true.tolist(), strict=True)
     axes.set_yticks(places, [f"{short(name)}  {count:,}" for name, count in names])
@@ -134,5 +136,5 @@ def _fares(axes: Axes, group: Category, found: Several) -> None:
     mean = np.nanmean(found.average_precision) if found.true.any() else math.nan
     number = f"  {mean:.3f}, mean average precision" if math.isfinite(mean) else ""
     axes.set_title(f"{short(group.name, 60)}{number}", fontweight="bold")
-    axes.set_ylabel("class, and how many have it")
+    axes.set_ylabel("class, with number of images")
     axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.22 / (BAR * len(places))), ncols=3, frameon=False)

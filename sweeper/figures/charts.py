@@ -1,7 +1,7 @@
-"""Interactive charts of a study as Plotly's JSON, and its script. Knows no folder.
+"""Interactive charts of a study as Plotly JSON, and Plotly's script. Independent of folders.
 
-What depends on the reader, the colours of light and dark and what hovering says, is filled in by the page's script: a
-point names its trial in `customdata`; `meta` of a trace names its colour, or numbers it from the worst to the best.
+The page's script fills in the colours of the light or dark theme and the hover texts: `customdata` of a point is its
+trial, and `meta` of a trace is the name of its colour, or its number from the worst to the best.
 """
 
 import html
@@ -20,10 +20,10 @@ from sweeper.figures import parallel
 from sweeper.figures.parallel import STEPS, Axis, short, word
 from sweeper.figures.study_plots import Dot, aside
 
-MAX_AXES = 12  # in parallel coordinates; those that mattered most
+MAX_AXES = 12  # in parallel coordinates: the most important ones
 MAX_SLICES = 24
-MAX_TRIALS = 1500  # in parallel coordinates and slices, the best ones: more than a browser draws while one waits
-AXIS_WIDTH = 95  # pixels that an axis of parallel coordinates needs to be read
+MAX_TRIALS = 1500  # in parallel coordinates and slices, the best ones: more are slow to draw in a browser
+AXIS_WIDTH = 95  # pixels that an axis of parallel coordinates needs to be readable
 LIGHT = {
     "completed": "#0b57d0",
     "pruned": "#8c959f",
@@ -45,7 +45,7 @@ DARK = {
     "ground": "rgba(13,17,23,0.8)",
 }
 THEMES = {"light": ("plotly_white", "Viridis_r", LIGHT), "dark": ("plotly_dark", "Viridis", DARK)}
-"""Plotly's template, its scale from the worst to the best, which is strong, and colours by what they show."""
+"""Plotly's template, its colour scale from the worst (pale) to the best (strong), and other colours by use."""
 MARGIN = {"l": 10, "r": 10, "t": 10, "b": 10}
 
 
@@ -60,7 +60,7 @@ class Chart:
 
     @property
     def is_slice(self) -> bool:
-        """Whether it is one of the small ones, for each parameter."""
+        """True if it is one of the small charts of a single parameter."""
         return self.key.startswith("slice-")
 
 
@@ -73,9 +73,9 @@ def study(
     *,
     minimize: bool = False,
 ) -> list[Chart]:
-    """History, importance, parallel coordinates and slices of trials that have a value.
+    """Return the charts of trials that have a value: history, importance, parallel coordinates and slices.
 
-    `shares` are name, share and standard error of what mattered, which stands first then.
+    `shares` are name, share and standard error of the parameters; the most important come first in all charts.
     """
     dots = [dot for dot in dots if math.isfinite(dot.value)]
     if not dots:
@@ -94,7 +94,7 @@ def study(
     if used:
         width = AXIS_WIDTH * (1 + len(used[:MAX_AXES]))
         figure = _json(parallel.coordinates(best, used[:MAX_AXES], metric, minimize=minimize))
-        title = "Parallel coordinates: a line for each trial; the stronger its colour, the better it is"
+        title = "Parallel coordinates: one line per trial; stronger colours are better"
         found.append(Chart("parallel", title, figure, width))
     return found + [
         Chart(f"slice-{n}", axis.label, _json(_slice(best, axis))) for n, axis in enumerate(used[:MAX_SLICES])
@@ -102,19 +102,19 @@ def study(
 
 
 def hover(dot: Dot, metric: str) -> str:
-    """What a point says of its trial, as Plotly takes it: escaped, with its own line breaks."""
+    """Return the hover text of a trial's point for Plotly: escaped, with <br> as line breaks."""
     head = f"<b>trial {dot.number}</b>, {dot.state.lower()}"
     lines = [f"{name} = {written(value)}" for name, value in dot.params.items()]
     return "<br>".join([head, html.escape(f"{metric} {dot.value:.4f}"), *map(html.escape, lines)])
 
 
 def written(value: Any) -> str:
-    """A value as a point says it: floats to four digits."""
+    """Return a value for a hover text: floats with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else word(value)
 
 
 def _json(figure: go.Figure) -> str:
-    """Without a template, which the page adds, and safe inside a script element."""
+    """Return the figure as JSON that is safe inside a script element, without a template, which the page adds."""
     figure.update_layout(template="none", margin=MARGIN)
     plain = json.loads(plotly.io.to_json(figure, validate=False))
     plain["layout"].pop("template", None)
@@ -129,7 +129,7 @@ LOOKS = {
 
 
 def _points(places: Sequence[tuple[float, Dot]], *, legend: bool = True) -> list[go.Scatter]:
-    """Completed trials filled, pruned ones hollow, others crosses."""
+    """Return the points: completed trials filled, pruned ones hollow, others as crosses."""
     traces = []
     for state, (label, symbol) in LOOKS.items():
         mine = [(x, dot) for x, dot in places if (dot.state if dot.state in LOOKS else "") == state]
@@ -207,12 +207,12 @@ def _slice(dots: Sequence[Dot], axis: Axis) -> go.Figure:
     else:
         figure.update_xaxes(type="log" if axis.log else "linear", nticks=6, tickformat="~g")
         if axis.log and (decades := _decades(placed)) > 0.7:
-            figure.update_xaxes(dtick=1 if decades > 1 else "D2")  # powers of ten alone have words, or 1, 2 and 5
+            figure.update_xaxes(dtick=1 if decades > 1 else "D2")  # label powers of ten only, or 1, 2 and 5
     figure.update_layout(height=240, hovermode="closest")
     figure.update_xaxes(automargin=True)
     low, high = min(dot.value for dot in dots), max(dot.value for dot in dots)
     rest = 0.08 * (high - low or 1)
-    figure.update_yaxes(automargin=True, nticks=6, range=[low - rest, high + rest])  # of every slice the same
+    figure.update_yaxes(automargin=True, nticks=6, range=[low - rest, high + rest])  # the same for every slice
     return figure
 
 
@@ -223,7 +223,7 @@ def _decades(placed: Sequence[tuple[float, Dot]]) -> float:
 
 # -------------------------------------------------------------------------------------- several studies
 def best_so_far(series: Mapping[str, Sequence[float | None]], metric: str) -> Chart:
-    """The best value after 1, 2, 3... trials, a line for each study."""
+    """Return a chart of the best value after 1, 2, 3... trials, one line per study."""
     figure = go.Figure()
     for name, values in series.items():
         figure.add_scatter(
@@ -245,12 +245,12 @@ def best_so_far(series: Mapping[str, Sequence[float | None]], metric: str) -> Ch
 
 # -------------------------------------------------------------------------------------------- the page
 def library() -> str:
-    """Plotly's script."""
+    """Return Plotly's script."""
     return str(plotly.offline.get_plotlyjs())
 
 
 def themes() -> str:
-    """Template and colours for a light and for a dark page, as JSON: strong colours are the best on both."""
+    """Return template and colours for a light and a dark page as JSON; strong colours mark the best on both."""
     points = [n / (STEPS - 1) for n in range(STEPS)]
     found = {}
     for name, (base, scale, colours) in THEMES.items():

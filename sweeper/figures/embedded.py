@@ -1,4 +1,4 @@
-"""Drawings as parts of an HTML page: SVG whose ids are its own, PNG in base64. Draws nothing."""
+"""Figures embedded in an HTML page: SVG with unique ids, PNG in base64. Draws nothing."""
 
 import base64
 import re
@@ -10,15 +10,15 @@ TITLES = {
     "curves.svg": "Learning curves; train is dashed",
     "categories.svg": "Accuracy of each category over the epochs",
     "confusion.png": "Confusion matrices: rows are true classes, columns predicted ones",
-    "mistakes.png": "The worst mistakes: largest cross entropy first",
+    "mistakes.png": "The worst mistakes, largest cross entropy first",
     "labels.svg": "Images of each class, and their weight in the loss",
-    "crops.png": "What the crop to the box leaves of an image",
+    "crops.png": "Images before and after the crop to their box",
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing, as a part of the page: as SVG, or as PNG in base64."""
+    """A figure as part of a page: SVG, or PNG in base64."""
 
     title: str
     svg: str = ""
@@ -26,7 +26,7 @@ class Picture:
 
 
 def pictures(prefix: str, paths: Sequence[Path]) -> list[Picture]:
-    """Each file that has a title; `prefix` makes its ids unlike those of other folders."""
+    """Return the files that have a title; `prefix` keeps their ids distinct from those of other folders."""
     return [_picture(path, prefix) for path in paths if path.name in TITLES]
 
 
@@ -39,9 +39,9 @@ def _picture(path: Path, prefix: str) -> Picture:
 
 
 def _own(tag: str, prefix: str) -> str:
-    """A tag of a drawing with ids that are its own, and without a namespace, which HTML knows by itself.
+    """Return a tag of an SVG with prefixed ids, and without a namespace, which HTML does not need.
 
-    The words between tags may be names that look like one's inside, and stay.
+    The text between tags stays unchanged: names in it may look like the inside of a tag.
     """
     tag = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", tag)
     tag = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', tag)

@@ -1,4 +1,4 @@
-"""A finished run as its folder and its data set tell it, for whoever draws or counts. Loads no drawing library."""
+"""A finished run, read from its folder and data set, for figures and statistics. Loads no drawing library."""
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -20,7 +20,7 @@ from trainers.support.checksummed import load_array
 
 
 class Run:
-    """A finished run as its folder and its data set tell it; each part is read when it is first needed."""
+    """A finished run, read from its folder and data set; each part is read when first needed."""
 
     def __init__(self, folder: RunFolder, job: Job, result: TrialResult) -> None:
         self.folder, self.job, self.result = folder, job, result
@@ -33,19 +33,19 @@ class Run:
 
     @cached_property
     def table(self) -> Table:
-        """Raises UserError where the data set is not what the study began with, or test not what was predicted."""
+        """The data set. Raises UserError if it has changed since the study started, or test since the predictions."""
         recipe = self.job.recipe
         table = _table(recipe.data, self.folder.extensions, tuple(recipe.extensions.items()))
         fitted = f"{table.fingerprint}--{table.digest(*FITTED)}"
         study_file.same_data(self.folder.study, fitted, recipe.data.root)
         if self.split == "test" and not study_file.predicts(self.folder, fitted, table.digest("test")):
-            help = f"sweep best {self.job.study} --export submission predicts those that are there"
-            raise UserError("its predictions are of other test images", where=str(self.folder.root), help=help)
+            help = f"sweep best {self.job.study} --export submission predicts the current ones"
+            raise UserError("its predictions are for other test images", where=str(self.folder.root), help=help)
         return table
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Those that its predictions are of."""
+        """The rows that its predictions belong to."""
         return splitting.judged_on(self.table, self.job.folds).split(self.split)
 
     @property
@@ -54,23 +54,23 @@ class Run:
 
     @property
     def place(self) -> Path:
-        """Of the predictions; only the best trials may have kept theirs."""
+        """The path of the predictions; perhaps only the best trials have kept theirs."""
         return self.folder.test_logits if self.split == "test" else self.folder.val_logits
 
     @property
     def seen(self) -> bool:
-        """Whether its predictions are there."""
+        """True if its predictions exist."""
         return self.place.exists()
 
     @cached_property
     def logits(self) -> confusion.Array:
-        """[N, sum C] of the split's rows. Raises EnvironmentFault where they are damaged, or of other data."""
+        """The logits of the split's rows, [N, sum C]. Raises EnvironmentFault if damaged or for other data."""
         path = self.place
         found: confusion.Array = load_array(path)
         wanted = (len(self.rows), sum(self.sizes))
         if found.shape != wanted:
             raise EnvironmentFault(
-                f"predictions of shape {found.shape}, the data set needs {wanted}", where=str(path)
+                f"predictions have shape {found.shape}, but the data set needs {wanted}", where=str(path)
             )
         return found
 
@@ -84,14 +84,14 @@ class Run:
 
 @lru_cache(maxsize=2)
 def _table(config: DataConfig, copies: Path, wanted: tuple[tuple[str, str], ...]) -> Table:
-    """The data set; a layout of an extension file is that of the copy of which a checksum is `wanted`."""
+    """Read the data set; the layout of an extension file comes from the stored copy with the `wanted` checksum."""
     if config.layout not in LAYOUTS:
         extensions.use(extensions.stored(copies, dict(wanted)))
     return layouts.read(config)
 
 
 def labels_of(rows: Sequence[Row], split: str, categories: Sequence[Category]) -> confusion.Ints:
-    """[N, D] labels, MISSING where nobody knows. Raises EnvironmentFault where that is so throughout."""
+    """Return labels [N, D], MISSING if unknown. Raises EnvironmentFault if all are."""
     found: confusion.Ints = label_matrix(rows, categories).astype(np.int64)
     if not (found != MISSING).any():
         raise EnvironmentFault(f"no image of {split} has labels")

@@ -1,4 +1,4 @@
-"""Pages of images as PNG bytes: the worst mistakes, and what a crop to the box leaves. Knows no run folder."""
+"""Grids of images as PNG bytes: the worst mistakes, and crops to boxes. Independent of run folders."""
 
 import io
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ TILE = 1.7  # inches
 
 
 def mistakes(table: Table, rows: Sequence[Row], found: Sequence[Mistake], title: str) -> bytes:
-    """The first mistakes of `found`, cropped as the network saw them: category, what was said, what is true."""
+    """Draw the first mistakes of `found`, cropped as the network saw them, with category, prediction and truth."""
     shown, places = found[:WORST], spans(table.categories)
     with style():
         figure, axes = _page(len(shown), ACROSS, 2.35, title)
@@ -37,13 +37,13 @@ def mistakes(table: Table, rows: Sequence[Row], found: Sequence[Mistake], title:
 
 
 def _file(row: Row) -> str:
-    """The end of a file's name, which tells images apart."""
+    """Return the end of a file's name, which distinguishes images best."""
     name = row.path.split("/")[-1]
     return name if len(name) <= 20 else f"…{name[-19:]}"
 
 
 def words(span: Span, one: Mistake, row: Row) -> str:
-    """Of several answers, the class that was said wrongly or missed, and all that are true."""
+    """Return the caption of a mistake: category, the class wrongly predicted or missed, and all true classes."""
     category, labels = span.category, (row.labels or ())[span.labels]
     true = ", ".join(category.classes[k] for k in classes_of(labels, category)) or "none of them"
     said = "missed" if one.said is None else "said"
@@ -53,7 +53,7 @@ def words(span: Span, one: Mistake, row: Row) -> str:
 
 
 def crops(table: Table, rows: Sequence[Row], title: str) -> bytes:
-    """Originals with their box, each beside what the crop leaves; `rows` have boxes."""
+    """Draw originals with their box, each beside its crop; all `rows` have boxes."""
     shown = rows[:PAIRS]
     with style():
         figure, axes = _page(2 * len(shown), 4, 2.0, title)
@@ -70,7 +70,7 @@ def crops(table: Table, rows: Sequence[Row], title: str) -> bytes:
 
 
 def read(table: Table, row: Row) -> Image.Image:
-    """The image upright and in RGB, cut to its box if it has one. Raises UnreadableImage, or OSError."""
+    """Return the image upright, in RGB, and cropped to its box, if any. Raises UnreadableImage or OSError."""
     with images.pillow_errors():
         image = images.decode((table.root / row.path).read_bytes())
     return image.crop(images.inside(row.box, image.size)) if row.box else image
@@ -87,7 +87,7 @@ def _page(count: int, columns: int, height: float, title: str) -> tuple[Figure, 
 
 
 def _show(axes: Axes, image: Image.Image) -> None:
-    """A thumbnail of the image in a square panel, its sides in proportion."""
+    """Draw a thumbnail of the image in a square panel, with its aspect ratio kept."""
     image = image.copy()
     image.thumbnail((SIDE, SIDE))
     axes.set_axis_on()
@@ -99,7 +99,7 @@ def _show(axes: Axes, image: Image.Image) -> None:
 
 
 def _outline(axes: Axes, box: Box, scale: float) -> None:
-    """The box, white on black: to be seen on any ground."""
+    """Draw the box, white on black, to be visible on any background."""
     left, upper, right, lower = (edge * scale for edge in box)
     for colour, width in (("black", 3.0), ("white", 1.2)):
         corner, size = (left - 0.5, upper - 0.5), (right - left, lower - upper)
@@ -107,7 +107,7 @@ def _outline(axes: Axes, box: Box, scale: float) -> None:
 
 
 def _fewer_colours(content: bytes) -> bytes:
-    """The same PNG with a palette: a third of the size, and hardly to be told from it."""
+    """Return the same PNG with a palette: a third of the size, with hardly a visible difference."""
     out = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:
         image.convert("RGB").quantize(256).save(out, format="PNG", optimize=True, dpi=(DPI, DPI))

@@ -1,4 +1,4 @@
-"""The observer that has figures drawn: those of each run that ends, and at the end those of the study."""
+"""The observer that requests figures: those of each finished run, and at the end those of the study."""
 
 import threading
 import time
@@ -15,24 +15,24 @@ from sweeper.trial import Closing, Job, Kind, Observer, TrialResult
 from trainers.epoch import Epoch
 
 STUDY = "study"
-DRAWING_TIMEOUT_S = 60.0  # at the end of a session, the study's figures first; an idle machine draws a run in two
+DRAWING_TIMEOUT_S = 60.0  # at the end of a session, the study's figures first; one run takes 2 s on an idle machine
 Shown = Callable[[Job | None, Sequence[Path]], None]  # files of a run, or of the study
 
 
 class Figures(Observer):
-    """Asks the drawing process and waits for it at the end only; nothing waits while runs are trained.
+    """Requests figures from the drawing process and waits for them only at the end, never during training.
 
-    In the caller's thread `shown` is told what was drawn, and `note`, once of each reason, why something was not.
+    In the caller's thread, `shown` is called with the figures drawn, and `note` once per reason why some were not.
     """
 
     def __init__(self, study: StudyFolder, note: Callable[[str], None], shown: Shown | None = None) -> None:
         self._study, self._note, self._shown = study, note, shown
         self._client = FigureClient()
         self._reasons: set[str] = set()
-        self._troubles: SimpleQueue[str] = SimpleQueue()  # why runs could not be looked through, from any thread
+        self._troubles: SimpleQueue[str] = SimpleQueue()  # damaged folders, from any thread
 
     def opened(self) -> None:
-        """Have drawn, too, what earlier sessions left; found by a thread, as there may be ten thousand runs."""
+        """Request missing figures of earlier sessions too, in a thread, as there may be ten thousand runs."""
         threading.Thread(target=self._catch_up, name="figures", daemon=True).start()
 
     def started(self, _job: Job, _slot: str) -> None:
@@ -48,10 +48,10 @@ class Figures(Observer):
         self._deliver()
 
     def note(self, text: str) -> None:
-        """Figures show no words."""
+        """Not shown in figures."""
 
     def closed(self, closing: Closing) -> None:
-        """Wait for the study's figures and for those of its runs, unless in a hurry, but not for long."""
+        """Wait for the figures of the study and its runs, up to a time limit, unless the closing is hurried."""
         try:
             if not closing.hurried:
                 self._finish()
@@ -77,14 +77,14 @@ class Figures(Observer):
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """A damaged folder inside is a note, and costs nothing else."""
+        """Turn an error from a damaged folder into a note."""
         try:
             yield
         except (UserError, OSError) as error:
             self._troubles.put(str(error).splitlines()[0])
 
     def _deliver(self) -> None:
-        """Pass on what was drawn since."""
+        """Pass on the figures drawn since the last call."""
         for order, drawing in self._client.finished():
             for trouble in drawing.troubles:
                 self._miss(f"{order.key}: {trouble}", trouble)
@@ -113,7 +113,7 @@ def _order(folder: RunFolder) -> FigureRequest:
 
 
 def _ended(study: StudyFolder) -> Iterator[tuple[RunFolder, TrialResult, Kind]]:
-    """Every trial and every retraining that has ended."""
+    """Yield every finished trial, confirmation and retraining."""
     for number, entry in trial_index.read(study).items():
         yield study.trial(number), entry.result, "trial"
     for folder in records.retrainings(study):

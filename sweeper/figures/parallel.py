@@ -1,4 +1,4 @@
-"""Parallel coordinates with gaps and with words to hover, which Plotly's own chart of that name has not."""
+"""Parallel coordinates with gaps and hover texts, which Plotly's own chart of that name lacks."""
 
 import html
 import math
@@ -17,21 +17,21 @@ TICKS = 5  # on an axis of numbers
 
 @dataclass(frozen=True)
 class Axis:
-    """An open value: its name, a short one to be shown, and how it was drawn."""
+    """A parameter: its name, its label, and its distribution."""
 
     name: str
     label: str
-    choices: tuple[str, ...] = ()  # none where it is a number
+    choices: tuple[str, ...] = ()  # empty if it is a number
     log: bool = False
 
     @classmethod
     def of(cls, name: str, label: str, asked: Mapping[str, Any]) -> "Axis":
-        """As study.json has it."""
+        """Create an axis from a parameter in study.json."""
         choices = tuple(word(choice) for choice, _ in asked.get("choice", ()))
         return cls(name, label, choices, bool(asked.keys() & {"loguniform", "logint"}))
 
     def place(self, dot: Dot) -> float | None:
-        """Where a trial lies on it: a number, or the index of a choice; None where its branch was not chosen."""
+        """Return a trial's position: a number, or the index of a choice; None if its branch was not chosen."""
         if self.name not in dot.params:
             return None
         found = dot.params[self.name]
@@ -43,17 +43,17 @@ class Axis:
 
 
 def word(value: Any) -> str:
-    """A choice as people write it."""
+    """Return a choice as people write it."""
     return value if isinstance(value, str) else flow(value)
 
 
 def short(text: str, longest: int = 18) -> str:
-    """A word that fits, as Plotly takes it."""
+    """Return a shortened word, escaped for Plotly."""
     return html.escape(text if len(text) <= longest else f"{text[: longest - 1]}…")
 
 
 def coordinates(dots: Sequence[Dot], axes: Sequence[Axis], metric: str, *, minimize: bool = False) -> go.Figure:
-    """A line for each trial over the axes, the value last; it is broken where a branch was not chosen."""
+    """Draw one line per trial over the axes, the value last; lines have gaps where a branch was not chosen."""
     scales = [_Scale.of(axis, dots) for axis in axes]
     values = _Scale.of(Axis("", metric.replace("_", " ")), [replace(dot, params={"": dot.value}) for dot in dots])
     figure = go.Figure()
@@ -92,7 +92,7 @@ def coordinates(dots: Sequence[Dot], axes: Sequence[Axis], metric: str, *, minim
 
 @dataclass(frozen=True)
 class _Scale:
-    """An axis of which the trials' values fill 0 to 1."""
+    """An axis, scaled so that the trials' values span 0 to 1."""
 
     axis: Axis
     low: float
@@ -118,7 +118,7 @@ class _Scale:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Height and words of each."""
+        """The height and text of each tick."""
         if self.axis.choices:
             return [(self.at(n), short(choice, 14)) for n, choice in enumerate(self.axis.choices)]
         steps = [self.low + (self.high - self.low) * n / (TICKS - 1) for n in range(TICKS)]
@@ -132,13 +132,13 @@ def _line(dot: Dot, scales: Sequence[_Scale], values: _Scale) -> list[float | No
 
 
 def _groups(dots: Sequence[Dot], minimize: bool) -> dict[int | None, list[Dot]]:
-    """The trials by their colour, the best last and so on top; None are those that did not complete."""
+    """Group trials by colour, the best last and thus on top; None is for those that did not complete."""
     complete = sorted((dot for dot in dots if dot.state == "COMPLETE"), key=lambda dot: dot.value, reverse=minimize)
     groups: dict[int | None, list[Dot]] = {}
     if rest := [dot for dot in dots if dot.state != "COMPLETE"]:
         groups[None] = rest
     for n, dot in enumerate(complete):
-        below = len(complete) - 1 - n  # the best has the last colour, however few there are
+        below = len(complete) - 1 - n  # the best always has the last colour
         groups.setdefault(STEPS - 1 - below * STEPS // len(complete), []).append(dot)
     return groups
 

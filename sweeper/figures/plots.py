@@ -1,6 +1,7 @@
-"""Figures from plain numbers, as bytes of SVG or PNG: the same numbers make the same bytes. Knows no folder.
+"""Figures from plain numbers, as bytes of SVG or PNG: equal numbers give equal bytes. Independent of folders.
 
-Readable in grey: whatever differs in colour differs in lightness, line, hatch or marker, too. No text under 8 points.
+Readable in grey: elements that differ in colour also differ in lightness, line, hatch or marker. No text is smaller
+than 8 points.
 """
 
 import io
@@ -30,9 +31,9 @@ CROWD = 40  # classes in one panel, at most
 DPI = 110
 TRAIN: Any = {"color": MIDDLE, "linestyle": "--", "linewidth": 1.2}
 VAL: Any = {"color": DARK, "marker": "o", "markersize": 3, "linewidth": 1.8}
-STYLE: Any = {  # the library types its names one by one
+STYLE: Any = {  # Any, as the library types each key separately
     "font.size": SMALL,
-    "font.family": "DejaVu Sans",  # comes with the library, so a figure is the same on every machine
+    "font.family": "DejaVu Sans",  # comes with the library, so figures are the same on every machine
     "axes.titlesize": NORMAL,
     "axes.labelsize": SMALL,
     "xtick.labelsize": SMALL,
@@ -45,7 +46,7 @@ STYLE: Any = {  # the library types its names one by one
     "axes.titlelocation": "left",
     "hatch.linewidth": 0.7,
     "text.parse_math": False,  # a dollar in a class's name is a dollar
-    "svg.fonttype": "none",  # text stays text: it can be read aloud, and found
+    "svg.fonttype": "none",  # text stays text, for search and screen readers
     "savefig.facecolor": "white",
 }
 _NOT_SHOWN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
@@ -53,7 +54,7 @@ _NOT_SHOWN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", 
 
 @contextmanager
 def style(salt: str = "sweep") -> Iterator[None]:
-    """Our style and nobody's settings; a letter that the font lacks is drawn as a box, and no warning."""
+    """Apply our style, free of user settings; characters missing in the font become boxes without a warning."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE | {"svg.hashsalt": salt})
@@ -62,7 +63,7 @@ def style(salt: str = "sweep") -> Iterator[None]:
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG without date, maker or type declaration."""
+    """Return the figure as SVG without date, creator or document type."""
     out = io.BytesIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.08)
     text = _NOT_SHOWN.sub("", out.getvalue().decode()).strip()
@@ -76,7 +77,7 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
 
 
 def short(name: str, longest: int = MAX_NAME_LENGTH) -> str:
-    """A name that fits, on one line."""
+    """Return a name on one line, shortened to fit."""
     one = " ".join(name.split())
     return one if len(one) <= longest else one[: longest - 1] + "…"
 
@@ -85,7 +86,7 @@ def short(name: str, longest: int = MAX_NAME_LENGTH) -> str:
 def panels(
     count: int, *, columns: int, width: float, heights: Sequence[float], sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, row by row, each as wide and as high, in inches, as asked; see `rows`."""
+    """Create a figure of `count` panels, row by row; widths and row heights (see `rows`) are in inches."""
     size = (columns * width, sum(heights))
     figure = Figure(figsize=size, layout="constrained")
     found = figure.subplots(
@@ -98,7 +99,7 @@ def panels(
 
 
 def rows(heights: Sequence[float], columns: int) -> list[float]:
-    """The height of each row of panels that are `heights` high: that of its highest."""
+    """Return the height of each row of panels: that of its tallest."""
     return [max(heights[start : start + columns]) for start in range(0, len(heights), columns)] or [1.0]
 
 
@@ -110,7 +111,7 @@ def grid(axes: Axes) -> None:
 # ----------------------------------------------------------------------------------------- learning
 @dataclass(frozen=True)
 class Curves:
-    """One quantity epoch by epoch, [E] each: on train and val, NaN or infinity where it has no finite value."""
+    """One quantity by epoch on train and val, [E] each; values that are not finite are NaN or infinity."""
 
     name: str
     train: Sequence[float]
@@ -118,7 +119,7 @@ class Curves:
 
 
 def curves(quantities: Sequence[Curves], title: str) -> bytes:
-    """SVG: a panel for each quantity over the epochs."""
+    """Return an SVG with a panel per quantity over the epochs."""
     with style("curves"):
         count = len(quantities)
         figure, axes = panels(count, columns=count, width=WIDTH / count, heights=[2.6])
@@ -132,26 +133,26 @@ def curves(quantities: Sequence[Curves], title: str) -> bytes:
 
 
 def _train_and_val(axes: Axes, train: Sequence[float], val: Sequence[float]) -> None:
-    """Train dashed, val with markers; what is no finite number leaves a gap."""
+    """Draw train dashed and val with markers; values that are not finite leave a gap."""
     for label, values, look in (("train", train, TRAIN), ("val", val, VAL)):
         if values:
             finite = np.where(np.isfinite(values), values, np.nan)
-            alone = {"marker": "x"} if len(values) == 1 else {}  # which no line shows
+            alone = {"marker": "x"} if len(values) == 1 else {}  # a single point has no line
             axes.plot(range(1, len(values) + 1), finite, label=label, **{**alone, **look})
 
 
 @dataclass(frozen=True)
 class Learning:
-    """A run epoch by epoch: each category's accuracy on val and train, and the macro figures on val, [E] each."""
+    """A run by epoch: each category's accuracy on val and train, and the macro metrics on val, [E] each."""
 
     val: Mapping[str, Sequence[float]]
     train: Mapping[str, Sequence[float]]
     macro: Mapping[str, Sequence[float]]
-    epoch: int | None = None  # number of the one that counts
+    epoch: int | None = None  # number of the best one
 
 
 def categories(run: Learning, title: str) -> bytes:
-    """SVG: a panel for each category's accuracy over the epochs, and one of macro precision, recall and F1."""
+    """Return an SVG with a panel per category's accuracy over the epochs, and one for macro precision, recall, F1."""
     with style("categories"):
         names = list(run.val)[: MAX_PANELS - 1]
         columns = 4 if len(names) % 3 == 0 and names else 3
@@ -201,9 +202,9 @@ def _epochs(axes: Axes, run: Learning) -> None:
 # ------------------------------------------------------------------------------------------- labels
 @dataclass(frozen=True)
 class Labels:
-    """One category's images a class [C], and the weight that the loss gives each, its category's factor included.
+    """One category's images per class [C], and each class's weight in the loss, including the category's factor.
 
-    `missing` is said of a category whose answer is not known for all images.
+    `missing` is a note for a category whose labels are not known for all images.
     """
 
     category: Category
@@ -213,7 +214,7 @@ class Labels:
 
 
 def labels(groups: Sequence[Labels], title: str) -> bytes:
-    """SVG: for every class its images, and what they weigh in the loss (images x weight)."""
+    """Return an SVG with the images of every class, and their weight in the loss (images x weight)."""
     with style("labels"):
         shown = [_common(group) for group in groups[:MAX_PANELS]]
         longest = max(len(short(name)) for group in shown for name in group.category.classes)
@@ -229,11 +230,11 @@ def labels(groups: Sequence[Labels], title: str) -> bytes:
 
 
 def _common(group: Labels) -> Labels:
-    """Of more than 40 classes the commonest."""
+    """Return the group, reduced to the 40 most common classes if there are more."""
     if len(group.counts) <= CROWD:
         return group
     kept = np.argsort(-group.counts, kind="stable")[:CROWD]
-    name = f"{group.category.name}, the {CROWD} commonest of {len(group.counts)}"
+    name = f"{group.category.name}, the {CROWD} most common of {len(group.counts)}"
     category = Category(name, tuple(group.category.classes[n] for n in kept))
     return Labels(category, group.counts[kept], group.weights[kept], group.missing)
 

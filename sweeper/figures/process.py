@@ -1,6 +1,6 @@
-"""Has figures drawn by a process of its own, so that nobody waits for them. Draws nothing, loads no library.
+"""The client of the drawing process, so that nobody waits for figures. Draws nothing, loads no drawing library.
 
-The process lives as long as whoever asks: its orders come as JSON lines, and it ends where they end.
+Requests are JSON lines on the process's stdin. It exits when stdin closes, so it never outlives the client.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from sweeper.store import paths
 from sweeper.system import subprocesses
 from sweeper.trial import Message
 
-CLOSE_TIMEOUT_S = 5.0  # that a process without orders may take to be gone
+CLOSE_TIMEOUT_S = 5.0  # seconds for the process to exit after its stdin closes
 
 
 class FigureRequest(Message):
-    """To the process: draw what a run's folder lacks; or a study's, its report included."""
+    """To the process: draw the missing figures of a run's folder, or those of a study and its report."""
 
     key: str
     folder: Path
@@ -26,7 +26,7 @@ class FigureRequest(Message):
 
 
 class FigureResult(Message):
-    """From the process: every figure that is there now, and in a line each what could not be drawn."""
+    """From the process: all figures that exist now, and one line per failure."""
 
     key: str
     files: tuple[Path, ...] = ()
@@ -34,7 +34,7 @@ class FigureResult(Message):
 
 
 class FigureClient:
-    """Has orders drawn one after the other, the study's first, by a thread that alone speaks to the process."""
+    """Sends requests one by one, the study's first, from a thread that alone communicates with the process."""
 
     def __init__(self) -> None:
         self._asked: set[str] = set()
@@ -46,7 +46,7 @@ class FigureClient:
         self._thread = threading.Thread(target=self._work, name="figures", daemon=True)
 
     def ask(self, order: FigureRequest) -> None:
-        """Have it drawn some time; returns at once. The same key again is not drawn again."""
+        """Queue a request and return at once. A key that was requested before is ignored."""
         with self._change:
             if self._closed or self._dead or order.key in self._asked:
                 return
@@ -57,24 +57,24 @@ class FigureClient:
             self._change.notify_all()
 
     def finished(self) -> list[tuple[FigureRequest, FigureResult]]:
-        """What was drawn since this was last asked."""
+        """Return the requests finished since the last call, with their results."""
         with self._change:
             found, self._finished = self._finished, []
             return found
 
     @property
     def left(self) -> int:
-        """How many orders are not done."""
+        """The number of unfinished requests."""
         with self._change:
             return len(self._waiting) + self._busy
 
     def wait(self, timeout: float) -> bool:
-        """Until something is finished, or nothing is left; False where neither comes in `timeout` seconds."""
+        """Wait until a request is finished or none is left; False if neither happens in `timeout` seconds."""
         with self._change:
             return self._change.wait_for(lambda: bool(self._finished) or not (self._waiting or self._busy), timeout)
 
     def close(self) -> None:
-        """End the process, whatever it is at; what it has not finished is not waited for."""
+        """Kill the process at once, dropping unfinished requests."""
         with self._change:
             self._closed = True
             self._waiting.clear()
@@ -93,7 +93,7 @@ class FigureClient:
             self._end()
 
     def _next(self) -> FigureRequest | None:
-        """The next order, waiting for one; None when there will be no other."""
+        """Wait for the next request and return it; None after `close`."""
         with self._change:
             self._change.wait_for(lambda: self._closed or self._waiting)
             if self._closed:
@@ -111,38 +111,38 @@ class FigureClient:
             self._change.notify_all()
 
     def _draw(self, order: FigureRequest) -> FigureResult:
-        """The process's answer. Where it gives none, it is asked no more."""
+        """Return the process's result. If it gives none, it gets no more requests."""
         try:
             answer = self._answer(order)
             if answer:
                 return FigureResult.model_validate_json(answer)
-            trouble = f"the process that draws has ended with code {self._end()}"
+            trouble = f"the drawing process exited with code {self._end()}"
         except (OSError, ValidationError) as error:
-            trouble = f"the process that draws does not answer ({error})".splitlines()[0]
+            trouble = f"the drawing process does not answer ({error})".splitlines()[0]
         self._dead = True
         return FigureResult(key=order.key, troubles=(trouble,))
 
     def _answer(self, order: FigureRequest) -> str:
-        """A line, or nothing from a process that has ended."""
+        """Return a line, or "" from a process that has exited."""
         process = self._process = self._process or _start()
         with self._change:
             if self._closed:
                 return ""
         if process.stdin is None or process.stdout is None:
             raise OSError("it has no pipes")
-        with contextlib.suppress(BrokenPipeError):  # it has ended, as its answer shows
+        with contextlib.suppress(BrokenPipeError):  # it has exited, as its empty answer shows
             process.stdin.write(order.model_dump_json() + "\n")
             process.stdin.flush()
         return process.stdout.readline()
 
     def _end(self) -> int | None:
-        """End the process; its exit code, or None where there is none."""
+        """Stop the process and return its exit code, or None if there is no process."""
         process, self._process = self._process, None
         if process is None:
             return None
         for pipe in (process.stdin, process.stdout):
             if pipe:
-                with contextlib.suppress(OSError):  # an order that it no longer took
+                with contextlib.suppress(OSError):  # a request that it did not read
                     pipe.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(CLOSE_TIMEOUT_S)
@@ -157,6 +157,6 @@ def _start() -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        start_new_session=True,  # Ctrl-C is the coordinator's to hear
+        start_new_session=True,  # Ctrl-C is for the coordinator only
         env={"MPLCONFIGDIR": str(paths.fonts()), "OMP_NUM_THREADS": "1", **subprocesses.environment()},
     )

@@ -1,4 +1,4 @@
-"""What is drawn of a run's folder and of a study's. The drawing itself is elsewhere."""
+"""The set of figures of a run and of a study. The drawing itself is elsewhere."""
 
 import hashlib
 import math
@@ -19,12 +19,12 @@ from trainers.epoch import Epoch, Scores
 from trainers.optim import frequency
 from trainers.support import files
 
-SQUARE = 2000  # classes whose confusion is still counted
+SQUARE = 2000  # most classes for a confusion matrix
 MACRO = {"precision": "macro_precision", "recall": "macro_recall", "F1": "macro_f1"}
 
 
 class FigureSet:
-    """The figures of one folder: those drawn from the same `source` stay, the others are made. Raises no trouble."""
+    """The figures of one folder: those already drawn from `source` are kept, others are drawn. Collects errors."""
 
     def __init__(self, folder: RunFolder | StudyFolder, source: str) -> None:
         self.folder, self.source = folder, source
@@ -33,7 +33,7 @@ class FigureSet:
         self._failed: dict[str, list[str]] = {}
 
     def has(self, name: str) -> bool:
-        """Whether the figure needs no drawing."""
+        """True if the figure is already drawn."""
         return name in (self.known or ())
 
     def put(self, name: str, make: Callable[[], bytes]) -> None:
@@ -48,7 +48,7 @@ class FigureSet:
             self._failed.setdefault(reason(error), []).append(name)
 
     def done(self) -> FigureResult:
-        """Every figure that is there, which goes on record, and a line for each reason why others are not."""
+        """Record and return all existing figures, with one line per reason why others are missing."""
         names = tuple(path.name for path in self._files)
         if names != self.known:
             records.write_drawn(self.folder, self.source, names)
@@ -57,7 +57,7 @@ class FigureSet:
 
 
 def reason(error: Exception) -> str:
-    """Why something was not drawn, in one line."""
+    """Return the reason why something was not drawn, in one line."""
     if isinstance(error, UserError):
         return f"{error.what}{f' ({error.where})' if error.where else ''}".splitlines()[0]
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
@@ -65,12 +65,12 @@ def reason(error: Exception) -> str:
 
 # --------------------------------------------------------------------------------------------- runs
 def run(folder: RunFolder) -> FigureResult:
-    """Every figure of a finished run; those that are there and show this end of it are not drawn again."""
+    """Draw all figures of a finished run; those already drawn from the same result are kept."""
     job, result = records.read_config(folder), records.read_result(folder)
     if job is None or result is None:
-        return FigureResult(key=str(folder.root), troubles=("the run has not ended",))
+        return FigureResult(key=str(folder.root), troubles=("the run has not finished",))
     one, figure_set = Run(folder, job, result), FigureSet(folder, records.checksum(folder))
-    if not job.ensemble:  # which has no epochs of its own
+    if not job.ensemble:  # an ensemble has no epochs of its own
         figure_set.put("curves.svg", lambda: _curves(one))
     if job.kind != "final":
         figure_set.put("categories.svg", lambda: _categories(one))
@@ -90,14 +90,14 @@ def _curves(one: Run) -> bytes:
 
 
 def train_and_val(epochs: Sequence[Epoch], name: str) -> tuple[list[float], list[float]]:
-    """A figure by epoch; of val nothing where no epoch was evaluated on it."""
+    """Return a metric by epoch on train and val; val is empty if no epoch was evaluated on it."""
     val = [_value(epoch.val, name) for epoch in epochs]
     seen = any(epoch.val for epoch in epochs)
     return [_value(epoch.train, name) for epoch in epochs], val if seen else []
 
 
 def _value(scores: Scores | None, name: str) -> float:
-    """A figure of a split; NaN where there is none, as of a metric that its images have no answer for."""
+    """Return a metric of a split; NaN if there is none, such as without labels."""
     if scores is None:
         return math.nan
     return scores.loss if name == "loss" else scores.metrics.get(name, math.nan)
@@ -116,18 +116,18 @@ def _categories(one: Run) -> bytes:
         epoch=one.result.epoch,
     )
     several = val[0].mean_average_precision is not None
-    aside = ", mean average precision where there are several answers" if several else ""
+    aside = ", mean average precision if there are several answers" if several else ""
     return plots.categories(learning, one.name(f"accuracy by category{aside}"))
 
 
 def _confusion(one: Run) -> bytes:
     largest = max((len(c.classes) for c in one.table.categories if not c.multi), default=0)
     if largest > SQUARE:
-        raise EnvironmentFault(f"a confusion of {largest} classes is not drawn", where=str(one.folder.root))
+        raise EnvironmentFault(f"a confusion matrix of {largest} classes is too large", where=str(one.folder.root))
     logits, labels, categories = one.logits, one.labels, one.table.categories
     found = confusion.answers(logits, labels, categories)
     asked = [k for k, images in enumerate(known_images(labels, categories)) if images]
-    title = one.name(f"answers on {one.split}; shade: share of the row; empty: none")
+    title = one.name(f"predictions on {one.split}; shade: share of the row; empty: none")
     return answer_plots.confusion([categories[k] for k in asked], [found[k] for k in asked], title)
 
 
@@ -160,7 +160,7 @@ def _mistakes(one: Run) -> bytes:
 
 # ------------------------------------------------------------------------------------------ studies
 def study(folder: StudyFolder) -> FigureResult:
-    """The study's own figures, drawn anew when a trial has ended since; what mattered as importance.json has it."""
+    """Draw the study's own figures, again if a trial has finished since; importance comes from importance.json."""
     results = [result for result in records.results(folder) if result.value is not None]
     if not results:
         return FigureResult(key=folder.name)
@@ -171,7 +171,7 @@ def study(folder: StudyFolder) -> FigureResult:
     trials = f"{folder.name}: value of each trial"
     figure_set.put("history.svg", lambda: study_plots.history(dots, metric, trials, minimize=minimize))
     if any(dot.params for dot in dots):
-        title = f"{folder.name}: value against each open value"
+        title = f"{folder.name}: value against each parameter"
         figure_set.put("slices.svg", lambda: study_plots.slices(dots, metric, title, logarithmic))
     if (found := importance.read(folder)) and found.shares:
         shares = [(one.label, one.share, one.error) for one in found.shares]
@@ -182,13 +182,13 @@ def study(folder: StudyFolder) -> FigureResult:
 
 
 def _ends(results: Sequence[TrialResult]) -> str:
-    """A checksum of how the trials that have ended did."""
+    """Return a checksum of the results of finished trials."""
     lines = (one.model_dump_json() for one in results if one.state not in OPEN)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _of_data(folder: StudyFolder, result: TrialResult, figure_set: FigureSet) -> None:
-    """What the data set looks like to the trial of `result`."""
+    """Add the figures of the data set, as the trial of `result` uses it."""
     run_folder = folder.trial(result.number)
     job = records.read_config(run_folder)
     if job:
@@ -201,10 +201,10 @@ def _of_data(folder: StudyFolder, result: TrialResult, figure_set: FigureSet) ->
 def _crops(one: Run) -> bytes:
     boxed = [row for row in one.table.split("train") if row.box]
     few = boxed[:: max(1, len(boxed) // image_grids.PAIRS)]
-    return image_grids.crops(one.table, few, f"{one.job.study}: images of train, and what crop: box leaves of them")
+    return image_grids.crops(one.table, few, f"{one.job.study}: images of train, before and after crop: box")
 
 
 def _logarithmic(folder: StudyFolder) -> Callable[[str], bool]:
-    """Which open values lie on a logarithmic scale."""
+    """Return a function that is true for parameters on a logarithmic scale."""
     asked = opened(study_file.identity(folder).get("train"))
     return lambda name: bool(asked.get(name, {}).keys() & {"loguniform", "logint"})

@@ -1,4 +1,4 @@
-"""Figures of a whole study, as SVG: its trials in order, and against the values that were open."""
+"""Figures of a whole study as SVG: the values of its trials in order, and against each parameter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Dot:
 
 
 def history(dots: Sequence[Dot], metric: str, title: str, *, minimize: bool = False) -> bytes:
-    """SVG: the value of each trial, and the best so far; `minimize`: less is better."""
+    """Return an SVG of the value of each trial and the best so far; `minimize`: less is better."""
     with style("history"):
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         axes = figure.subplots()
@@ -56,7 +56,7 @@ LOOKS = {"COMPLETE": ("o", DARK, "completed"), "PRUNED": ("o", "white", "pruned"
 
 
 def _dots(axes: Axes, found: Sequence[tuple[float, Dot]]) -> None:
-    """Completed trials filled, pruned ones hollow, others crosses."""
+    """Draw completed trials filled, pruned ones hollow, others as crosses."""
     for state, (marker, face, label) in LOOKS.items():
         mine = [(x, dot.value) for x, dot in found if (dot.state if dot.state in LOOKS else "") == state]
         if mine:
@@ -68,9 +68,9 @@ def _dots(axes: Axes, found: Sequence[tuple[float, Dot]]) -> None:
 
 
 def slices(dots: Sequence[Dot], metric: str, title: str, logarithmic: Callable[[str], bool]) -> bytes:
-    """SVG: the trials' value against each open value; conditional ones only where they were open.
+    """Return an SVG of the trials' values against each parameter; conditional ones show only trials that have them.
 
-    `logarithmic` says which open values were drawn from a logarithmic scale.
+    `logarithmic` is true for parameters on a logarithmic scale.
     """
     with style("slices"):
         names = list(dict.fromkeys(name for dot in dots for name in dot.params))[:MAX_PANELS]
@@ -121,7 +121,7 @@ def _words(axes: Axes, given: Sequence[str], dots: Sequence[Dot]) -> None:
 
 
 def importance(shares: Sequence[tuple[str, float, float]], title: str) -> bytes:
-    """SVG: the share of each open value in what tells the best trials from all, with its standard error."""
+    """Return an SVG of the share of each parameter in what sets the best trials apart, with its standard error."""
     with style("importance"):
         names, values, errors = zip(*shares[:MAX_PANELS], strict=True)
         figure = Figure(figsize=(WIDTH, 0.8 + 0.26 * len(names)), layout="constrained")
@@ -138,5 +138,5 @@ def importance(shares: Sequence[tuple[str, float, float]], title: str) -> bytes:
 
 
 def aside(dot: Dot, width: float = 0.4) -> float:
-    """A little left or right, so that equals do not hide one another."""
+    """Return a small horizontal offset, so that equal values do not hide one another."""
     return (dot.number * 0.618 % 1 - 0.5) * width

@@ -1,1 +1,1 @@
-"""Finished models: which one a word on the command line means, what it says of images, and its exports."""
+"""Finished models: finding them by name, predicting with them, and exporting them."""

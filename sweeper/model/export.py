@@ -1,4 +1,4 @@
-"""`sweep export`: a model for use without sweep, as it is, never retrained."""
+"""`sweep export`: export a model for use without sweep, as it is, without retraining."""
 
 import json
 import os
@@ -32,7 +32,7 @@ FORMATS = (*PROGRAMS, "mlflow", "csv")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was made of a model: files, or a registered version, and what is to be said of them."""
+    """An export of a model: files, or a registered version, with a note about them."""
 
     format: str
     model: FoundModel
@@ -41,7 +41,7 @@ class Exported:
     more: dict[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """The same for --json."""
+        """Return the export as plain values for --json."""
         named = {key: getattr(self.model, key) for key in ("study", "trial", "kind")}
         files = [str(path) for path in self.files]
         model = {"path": str(self.model.path), **named}
@@ -49,27 +49,29 @@ class Exported:
 
 
 def format_of(word: str) -> str:
-    """The format that is meant. Raises UserError for another word."""
+    """Return the format that `word` names. Raises UserError for any other word."""
     if word in FORMATS:
         return word
-    help = text.did_you_mean(word, FORMATS) or f"it is {text.join_or(FORMATS)}"
+    help = text.did_you_mean(word, FORMATS) or f"use {text.join_or(FORMATS)}"
     raise UserError(f"no format {word!r}", where="sweep export --format", help=help)
 
 
 def refuse_options(format: str, images: Sequence[str], like: Path | None, device: str | None) -> None:
-    """Raise UserError where options do not go with the format."""
+    """Raise UserError if options do not fit the format."""
     if format == "csv" and like is None:
-        help = "sweep predict MODEL IMAGES --csv FILE writes one with columns of its own"
-        raise UserError("--format csv fills in a sample: name it with --like FILE", where="sweep export", help=help)
+        help = "sweep predict MODEL IMAGES --csv FILE writes a CSV with its own columns"
+        raise UserError(
+            "--format csv fills in a sample submission: give it with --like FILE", where="sweep export", help=help
+        )
     given = {"IMAGES": images, "--like": like, "--device": device}
     if format != "csv" and (wrong := [name for name, value in given.items() if value]):
-        raise UserError(f"{wrong[0]} is for --format csv", where="sweep export", help="leave it out")
+        raise UserError(f"{wrong[0]} only works with --format csv", where="sweep export", help="leave it out")
 
 
 def program(model: FoundModel, format: str, output: Path | None) -> Exported:
-    """Write a program of the model and labels.json beside it, once the program was seen to agree with the model.
+    """Write the model as a program, with labels.json, after checking that the program agrees with the model.
 
-    `output` is a folder, or the program's file. Raises EnvironmentFault where it does not agree, or packages lack.
+    `output` is a folder, or the program's file. Raises EnvironmentFault if it disagrees or packages are missing.
     """
     _refuse_lacking(format)
     folder, name = _place(model, format, output)
@@ -85,14 +87,13 @@ def program(model: FoundModel, format: str, output: Path | None) -> Exported:
 
 
 def mlflow_model(model: FoundModel, output: Path | None) -> Exported:
-    """Register the model in the tracking store of its study, unless a version there has the same weights; or write it
-    into the folder `output`, and no more.
+    """Register the model in MLflow, unless a version with the same weights exists, or only write it to `output`.
 
-    Its format is MLflow's, with the model file as it is; what loads it needs sweep.
+    It is an MLflow model that contains the model file unchanged; loading it requires sweep.
     """
     if output is not None:
         if output.exists():
-            raise UserError("--output wants a new folder", where=str(output), help="remove it, or name another")
+            raise UserError("--output needs a new folder", where=str(output), help="remove it, or choose another")
         with _written(output.absolute()) as temporary:
             _save_mlflow(model, temporary)
         return Exported("mlflow", model, (output.absolute(),), "an MLflow model, not registered")
@@ -101,28 +102,30 @@ def mlflow_model(model: FoundModel, output: Path | None) -> Exported:
     address = known or _registered(model, name, run, checksum)
     store = shlex.quote(redacted(client.uri()))
     serve = f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {address} --env-manager local"
-    how = f"registered before, as {address}: the weights are the same" if known else "registered"
+    how = f"already registered as {address}, with the same weights" if known else "registered"
     return Exported("mlflow", model, (), f"{how}; to serve it: {serve}", {"address": address})
 
 
 def _registered(model: FoundModel, name: str, run: str, checksum: str) -> str:
-    """The address of a new version."""
+    """Register a new version and return its address."""
     with TemporaryDirectory() as folder:
         _save_mlflow(model, Path(folder))
         return client.register(name, run, Path(folder), model.words, checksum)
 
 
 def _run(model: FoundModel) -> str:
-    """The id of its run in MLflow, to which it is sent first if need be."""
+    """Return the id of the model's run in MLflow, after sending the run if necessary."""
     if model.study is None:
         help = "--output FOLDER writes the MLflow model without registering it"
-        raise UserError("this model is of no study here: it cannot be registered", where=str(model.path), help=help)
+        raise UserError(
+            "a model that belongs to no study here cannot be registered", where=str(model.path), help=help
+        )
     folder = RunFolder(model.path.parent)
     catching_up.catch_up([folder.study], print_message)
     of_study = sync_state.read(folder.study.sync_state, StudySyncState)
     known = sync_state.read(folder.sync_state, RunSyncState)
     if known is None or of_study is None or (of_study.uri, of_study.run) != (client.uri(), known.parent):
-        help = f"a sweep at work sends it; else sweep ui {model.study} says what is wrong"
+        help = f"a running sweep will send it; otherwise, sweep ui {model.study} shows what is wrong"
         raise EnvironmentFault(f"MLflow does not have {model.words}", where=redacted(client.uri()), help=help)
     return known.run
 
@@ -140,12 +143,12 @@ def _save_mlflow(model: FoundModel, folder: Path) -> None:
 
 
 def filled(model: FoundModel, images: Sequence[str], like: Path, output: Path | None, device: str | None) -> Exported:
-    """Write the model's predictions as the sample submission `like` wants them."""
+    """Write the model's predictions in the format of the sample submission `like`."""
     place = output or Path(f"{model.name}.csv")
     if place.is_dir():
-        raise UserError("--output wants a file here, and this is a folder", where=str(place), help="add a name to it")
+        raise UserError("--output needs a file here, but this is a folder", where=str(place), help="add a file name")
     if place.exists() and place.samefile(like):
-        raise UserError("--output would replace the sample itself", where=str(place), help="take another name")
+        raise UserError("--output would overwrite the sample itself", where=str(place), help="choose another name")
     count = sample.fill(model, sample.asked(model, images), like, place, device)
     return Exported(
         "csv", model, (place.absolute(),), f"{count} rows, as in {text.relative_path(like)}", {"rows": count}
@@ -161,7 +164,7 @@ def _refuse_lacking(format: str) -> None:
 
 
 def _place(model: FoundModel, format: str, output: Path | None) -> tuple[Path, str]:
-    """The folder and the name of the program's file."""
+    """Return the folder and the name of the program's file."""
     name = PROGRAMS[format]
     if output is None:
         return Path(f"{model.name}-{format}").absolute(), name
@@ -169,13 +172,13 @@ def _place(model: FoundModel, format: str, output: Path | None) -> tuple[Path, s
         return output.parent.absolute(), output.name
     if output.exists() and not output.is_dir():
         raise UserError(
-            "--output wants a folder, and this is a file", where=str(output), help=f"or end it in {Path(name).suffix}"
+            "--output needs a folder, but this is a file", where=str(output), help=f"or end it in {Path(name).suffix}"
         )
     return output.absolute(), name
 
 
 def refuse_other_labels(path: Path, name: str, words: str) -> None:
-    """Raise UserError where labels.json says what the answers of another model mean."""
+    """Raise UserError if labels.json already belongs to another model."""
     if not path.exists():
         return
     try:
@@ -183,16 +186,20 @@ def refuse_other_labels(path: Path, name: str, words: str) -> None:
     except ValueError:
         there = None
     if not isinstance(there, dict) or (there.get("file") != name and there.get("model") != words):
-        help = "name another folder with --output"
-        raise UserError(f"this {path.name} is of another model, which would lose it", where=str(path), help=help)
+        help = "choose another folder with --output"
+        raise UserError(
+            f"this {path.name} belongs to another model and is not overwritten", where=str(path), help=help
+        )
 
 
 @contextmanager
 def _written(folder: Path) -> Iterator[Path]:
-    """A folder whose files move to `folder` at the end; an exception leaves there what was there, and no rest."""
+    """Yield a temporary folder whose files move to `folder` at the end; an exception leaves `folder` unchanged."""
     near = folder if folder.exists() else folder.parent
     temporary = near / f".{folder.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)  # a process with our number was killed: in containers many have it
+    shutil.rmtree(
+        temporary, ignore_errors=True
+    )  # left by a killed process with our pid, which is common in containers
     temporary.mkdir(parents=True)
     try:
         yield temporary

@@ -1,4 +1,4 @@
-"""Which model file a word means: a study, a trial of one, the folder of a run, or the file itself."""
+"""Find the model file that a word names: a study, a trial, the folder of a run, or the file itself."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model file, and what it is."""
+    """A model file, and its origin."""
 
     path: Path
     words: str
@@ -27,26 +27,26 @@ class FoundModel:
 
     @property
     def name(self) -> str:
-        """A short one for files made of it: of its study, with the trial's number; or that of its file."""
+        """A short name for exported files: the study's, with the trial's number, or the model file's."""
         if self.study is None:
             return self.path.stem
         return self.study if self.kind == "final" else f"{self.study}-{self.trial}"
 
     @property
     def remake(self) -> str:
-        """The command that makes it again."""
+        """The command that makes the model again."""
         return f"sweep best {self.study or 'STUDY'} --export submission --again trains a new one"
 
     @property
     def extensions(self) -> Path:
-        """Where the copies of its extension files are, if it needs any."""
+        """The folder with copies of its extension files, if it needs any."""
         return RunFolder(self.path.parent).extensions
 
 
 def find(word: str) -> FoundModel:
-    """The model that `word` means; of a study its latest final, else its best trial.
+    """Return the model that `word` names; for a study, its latest final model, else its best trial.
 
-    Raises UserError, with the nearest names, where there is none, and EnvironmentFault where it was removed.
+    Raises UserError, with the nearest names, if there is none, and EnvironmentFault if it was removed.
     """
     there = {study.name: study for study in studies.studies()}
     if word in there:
@@ -65,7 +65,7 @@ def find(word: str) -> FoundModel:
 
 
 def _unknown(word: str, names: list[str]) -> StudyFolder:
-    """Raise UserError for what is no study, no trial and no path; a study of another version is named as such."""
+    """Raise UserError for a word that is no study, trial or path; a study of another version gets its own error."""
     match = re.fullmatch(r"(.+)/(\d+)", word)
     near = did_you_mean(match[1], names) if match else ""
     if match and near:
@@ -88,14 +88,12 @@ def _of_trial(study: StudyFolder, number: int) -> FoundModel:
         return _of_run(folder)
     state, name = results[number].state, f"trial {number} of {study.name}"
     if state in OPEN:
-        help = f"go on with {studies.resume_command(study)}"
+        help = f"resume it with {studies.resume_command(study)}"
         raise EnvironmentFault(f"{name} has no model yet", where=str(folder.root), help=help)
     if results[number].value is None:
-        raise EnvironmentFault(
-            f"{name} has failed, and left no model", where=str(folder.log), help="choose another trial"
-        )
+        raise EnvironmentFault(f"{name} failed and left no model", where=str(folder.log), help="choose another trial")
     if folder.folds and results[number].state == "COMPLETE":
-        what = f"{name} is a cross-validation, and has a model for each fold and none of all images"
+        what = f"{name} is a cross-validation: it has a model per fold, but none trained on all images"
         help = f"sweep best {study.name} --trial {number} --export submission trains one"
         raise EnvironmentFault(what, where=str(folder.root), help=help)
     again = f"sweep best {study.name} --trial {number} > again.yaml && sweep run again.yaml trains it again"
@@ -111,7 +109,7 @@ def _of_folder(path: Path, word: str) -> FoundModel:
     raise UserError(
         f"there is no {folder.model.name} in this folder",
         where=word,
-        help="name a study, STUDY/TRIAL, the folder of a run, or a model file",
+        help="give a study, STUDY/TRIAL, the folder of a run, or a model file",
     )
 
 
@@ -121,7 +119,7 @@ def _of_file(path: Path) -> FoundModel:
 
 
 def _of_run(folder: RunFolder) -> FoundModel:
-    """The model of a run's folder, which may have been copied somewhere without its record."""
+    """Return the model in a run's folder, which may be a copy without its record."""
     job = records.read_config(folder)
     if job is None:
         return FoundModel(folder.model, relative_path(folder.model))

@@ -1,4 +1,4 @@
-"""Which images the words on a command line mean: files, folders, lists of paths; and their boxes."""
+"""Images named on the command line (files, folders, lists of paths), and their boxes."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,16 @@ SIDES = ("left", "top", "right", "bottom")
 
 @dataclass
 class ImageFiles:
-    """Paths of images in order, and a line for all of a folder that cannot be read."""
+    """Paths of images in order, and one line per kind of file in a folder that was left out."""
 
     paths: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
 def listed(words: Sequence[str]) -> ImageFiles:
-    """The images that are meant: files, all images below a folder, or those that a text file or a CSV lists.
+    """Return the images that `words` name: files, all images below a folder, or those listed in a text file or CSV.
 
-    Paths in a list are relative to its folder. Raises UserError for a word that is no path, and where no image is
-    found.
+    Paths in a list are relative to its folder. Raises UserError if a path does not exist or no image is found.
     """
     found = ImageFiles()
     for word in words:
@@ -48,11 +47,11 @@ def listed(words: Sequence[str]) -> ImageFiles:
 
 
 def path_of(word: str) -> Path:
-    """The path that a word of the command line means. Raises UserError where ~ names nobody."""
+    """Return the path that a word of the command line names. Raises UserError if ~ names an unknown user."""
     try:
         return Path(expanded(word))
     except ValueError as error:
-        raise UserError(str(error), where=word, help="write ./ in front of a name that begins with ~") from None
+        raise UserError(str(error), where=word, help="write ./ in front of a name that starts with ~") from None
 
 
 def _add_folder(path: Path, found: ImageFiles) -> None:
@@ -67,7 +66,7 @@ def _add_folder(path: Path, found: ImageFiles) -> None:
 
 
 def _names(path: Path) -> list[str]:
-    """The paths in a list: each line of a text file, or the column `path` of a CSV."""
+    """Return the paths in a list: the lines of a text file, or the column `path` of a CSV."""
     if path.suffix.lower() in TABLES:
         return _sheet(path, ("path",)).column("path")
     try:
@@ -78,9 +77,9 @@ def _names(path: Path) -> list[str]:
 
 
 def boxes(path: Path) -> dict[Path, Box]:
-    """The boxes in a CSV with the columns path, left, top, right, bottom, by resolved path.
+    """Return the boxes in a CSV with the columns path, left, top, right, bottom, by resolved path.
 
-    As Pillow counts pixels: right and bottom are the first ones outside. Raises DataError with every wrong line.
+    Pixels count as in Pillow: right and bottom are the first ones outside. Raises DataError with every wrong line.
     """
     table, faults, found = _sheet(path, ("path", *SIDES)), list[Fault](), dict[Path, Box]()
     columns = [table.column(side) for side in SIDES]
@@ -89,7 +88,11 @@ def boxes(path: Path) -> dict[Path, Box]:
         if box is None:
             written = ", ".join(cells)
             faults.append(
-                Fault(f"{path.parent / where}", f"no box: {written}", "whole pixels, left < right, top < bottom")
+                Fault(
+                    f"{path.parent / where}",
+                    f"not a box: {written}",
+                    "needs whole pixels, left < right, top < bottom",
+                )
             )
         else:
             found[(path.parent / name).resolve()] = box
@@ -107,7 +110,7 @@ def _box(cells: Sequence[str]) -> Box | None:
 
 
 def sheet(path: Path, columns: Sequence[str] = ()) -> Sheet:
-    """A CSV as people have it; `columns` are some that it may have. Raises UserError where it cannot be read."""
+    """Read a CSV of any dialect; `columns` may be in it. Raises UserError if unreadable, DataError if faulty."""
     remarks = Remarks()
     found = csv_file.parsed(path.name, _content(path), columns, remarks)
     if remarks.faults:
@@ -120,7 +123,9 @@ def _sheet(path: Path, columns: Sequence[str]) -> Sheet:
     if lacking := [name for name in columns if name not in found.header]:
         has = ", ".join(found.header)
         raise UserError(
-            f"no column {lacking[0]!r}", where=str(path), help=f"it has {has}; the header is {','.join(columns)}"
+            f"no column {lacking[0]!r}",
+            where=str(path),
+            help=f"it has {has}; the header should be {','.join(columns)}",
         )
     return found
 
@@ -135,6 +140,6 @@ def _content(path: Path) -> bytes:
 
 
 def with_boxes(paths: Sequence[Path], given: dict[Path, Box]) -> Iterator[tuple[str, Box | None]]:
-    """Each path with its box, if there is one."""
+    """Yield each path with its box, if there is one."""
     for path in paths:
         yield str(path), given.get(path.resolve()) if given else None

@@ -1,4 +1,4 @@
-"""A model in this process, for Python: the only place of the library that loads torch without being a worker."""
+"""Load a model in this process, for Python: the only place outside the workers that loads torch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def load(name: str | Path, device: str) -> "Predictor":
-    """The model that `name` means, as for `sweep predict`, on a device as torch names it."""
+    """Load the model that `name` means for `sweep predict`, on a device named as in torch."""
     from trainers.evaluation.predictor import Predictor
 
     found = find.find(str(name))

@@ -1,4 +1,4 @@
-"""A model at work in a process of its own, which loads torch: predictions, and programs for other runtimes."""
+"""Run a model in a process of its own, which loads torch: predictions, and programs for other runtimes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def predictions(
     answers_alone: bool = False,
     boxes: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """What it says: first of itself, {"model"}, then of each image. Raises what it cannot do as UserError."""
+    """Yield {"model"} with facts about the model, then a prediction per image. Raises the process's errors."""
     slot = devices.slots(device)[0]
     more = {"device": slot.device, "batch_size": batch_size, "top": top, "answers_alone": answers_alone}
     request = _request(model, slot) | more | {"boxes": boxes, "images": images}
@@ -34,7 +34,7 @@ def predictions(
 
 
 def exported(model: FoundModel, **asked: Any) -> dict[str, Any]:
-    """What `trainers.export` says of the request `asked`. Raises what it cannot do as UserError."""
+    """Return the answer of `trainers.export` to the request `asked`. Raises the process's errors."""
     slot = devices.slots("cpu")[0]
     request = _request(model, slot) | asked
     found: dict[str, Any] = ask("-m", EXPORT, what=NAME, request=request, env=environment(slot))

@@ -1,4 +1,4 @@
-"""Predictions in the columns, with the ids and in the order of a board's sample submission."""
+"""Predictions in the format of a board's sample submission: its columns, its ids, in its order."""
 
 import csv
 import io
@@ -20,31 +20,33 @@ from trainers.data import layouts
 from trainers.data.table import Box
 from trainers.support.files import write_text
 
-FEW = 5  # ids that are named
-MIXED = "some columns are called like categories of the model, others like classes"
+FEW = 5  # ids to name in a message
+MIXED = "some columns are named after categories of the model, others after classes"
 Categories = Sequence[Mapping[str, Any]]
 Cell = Callable[[Mapping[str, Mapping[str, Any]]], str]
-"""What stands in a column: of what a model says of an image, by category."""
+"""Return the cell of a column from a model's predictions for an image, by category."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Images with the names by which a sample may call them, and what parts several answers in a cell."""
+    """Images, the names that a sample may use for them, and the separator of several answers in a cell."""
 
     images: Sequence[tuple[str, Box | None]]
-    paths: Sequence[str]  # as the data set or the command line has them
+    paths: Sequence[str]  # as written in the data set or on the command line
     separator: str = "|"
 
 
 def asked(model: FoundModel, words: Sequence[str]) -> Asked:
-    """The images that are meant; without words the test split of the model's study."""
+    """Return the images that `words` name; without words, the test split of the model's study."""
     if words:
         paths = list(map(str, image_files.listed(words).paths))
         return Asked([(path, None) for path in paths], paths)
     job = records.read_config(RunFolder(model.path.parent))
     if job is None:
         help = "name the images: sweep export MODEL IMAGES --format csv --like FILE"
-        raise UserError("this model is of no study here, and so has no test images", where=str(model.path), help=help)
+        raise UserError(
+            "this model belongs to no study here, so it has no test images", where=str(model.path), help=help
+        )
     extensions.use(extensions.stored(RunFolder(model.path.parent).extensions, job.recipe.extensions))
     data = job.recipe.data.model_copy(update={"box_margin": 0.0})  # predicting adds it
     table = layouts.read(data)
@@ -58,20 +60,22 @@ def asked(model: FoundModel, words: Sequence[str]) -> Asked:
 
 
 def fill(model: FoundModel, wanted: Asked, like: Path, output: Path, device: str | None) -> int:
-    """Write predictions of the images as the sample `like` wants them; returns how many.
+    """Write the predictions in the format of the sample `like` and return the number of rows.
 
-    Raises DataError for ids without an image and images without an id, and EnvironmentFault for an image that cannot
-    be read: then nothing is written.
+    Raises DataError for ids without an image or images without an id, and EnvironmentFault for an unreadable image;
+    nothing is written then.
     """
     sheet = image_files.sheet(like)
     if len(sheet.header) < 2:
-        raise UserError("a sample has a column of ids and others", where=str(like), help="check that it is a CSV")
+        raise UserError(
+            "a sample needs a column of ids and at least one more", where=str(like), help="check that it is a CSV"
+        )
     ids = [cells[0] for _, cells in sheet.records]
     places = order(ids, wanted.paths, like)
     answers = process.predictions(model, [wanted.images[k] for k in places], device=device, boxes=_boxes(wanted))
     about = next(answers)["model"]
     if about["boxes"] and not _boxes(wanted):
-        print_message("this model was trained on what lies in boxes: the whole of each image is used")
+        print_message("this model was trained on the content of boxes, but whole images are used here")
     cells = columns(sheet.header[1:], about["categories"], wanted.separator, like)
     out = io.StringIO()
     writer = csv.writer(out, delimiter=sheet.separator, lineterminator="\n")
@@ -93,8 +97,10 @@ def _boxes(wanted: Asked) -> bool:
 
 # ------------------------------------------------------------------------------------------------ columns
 def columns(header: Sequence[str], categories: Categories, separator: str, like: Path) -> list[Cell]:
-    """What stands in each column: answers where it is called like a category, or is the only one and the model has
-    one category; probabilities where all are called like classes. Raises UserError for others.
+    """Return the cell function of each column.
+
+    Columns named after categories get answers, as does a single column if the model has a single category. Columns
+    that are all named after classes get probabilities. Raises UserError for other columns.
     """
     names = {one["name"] for one in categories}
     if set(header) <= names:
@@ -107,7 +113,9 @@ def columns(header: Sequence[str], categories: Categories, separator: str, like:
     wrong = [name for name in header if name not in names and owners[name] != 1]
     what = f"column {wrong[0]!r} is neither a category of the model nor a class of one category" if wrong else MIXED
     of = [f"{one['name']} ({_few(one['classes'])})" for one in categories]
-    raise UserError(what, where=str(like), help=f"it has {'; '.join(of)}; name all columns but the first so")
+    raise UserError(
+        what, where=str(like), help=f"it has {'; '.join(of)}; name all columns except the first like that"
+    )
 
 
 def _answers(category: str, separator: str) -> Cell:
@@ -131,13 +139,13 @@ def _number(path: str) -> str:
 
 
 NAMES: tuple[Callable[[str], str], ...] = (str, lambda path: Path(path).name, lambda path: Path(path).stem, _number)
-"""How an id may name an image: by its path, its file's name, that without ending, or the number in it."""
+"""Ways in which an id can name an image: its path, its file name, with or without suffix, or the number in it."""
 
 
 def order(ids: Sequence[str], paths: Sequence[str], like: Path) -> list[int]:
-    """Which image each id names, in the way in which most do."""
+    """Return the index of the image that each id names, in the way that fits most ids; DataError if one fails."""
     if again := [path for path, count in Counter(paths).items() if count > 1]:
-        fault = Fault(str(like), _named("image", "is named twice", again))
+        fault = Fault(str(like), _named("image", "is listed twice", again))
         raise DataError([fault], help="name each image once on the command line")
     ways = [{way(path): k for k, path in enumerate(paths)} for way in NAMES]
     best = max(
@@ -147,10 +155,10 @@ def order(ids: Sequence[str], paths: Sequence[str], like: Path) -> list[int]:
     lacking = [one for one in ids if one not in best]
     known = set(ids)
     beyond = [path for name, path in zip(best, paths, strict=True) if name not in known] if best else list(paths)
-    found = [("id", "is there twice", twice), ("id", "has no image", lacking), ("image", "has no id", beyond)]
+    found = [("id", "is listed twice", twice), ("id", "has no image", lacking), ("image", "has no id", beyond)]
     faults = [Fault(str(like), _named(kind, what, which)) for kind, what, which in found if which]
     if faults:
-        raise DataError(faults, help="ids are paths of images, names of their files, or these without the ending")
+        raise DataError(faults, help="an id is the path of an image, its file name, or its file name without suffix")
     return [best[one] for one in ids]
 
 
@@ -160,6 +168,6 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _named(kind: str, what: str, which: Sequence[str]) -> str:
-    """`3 ids have no image: a, b, c`."""
+    """Return a text such as `3 ids have no image: a, b, c`."""
     verb = what if len(which) == 1 else what.replace("has ", "have ").replace("is ", "are ")
     return f"{counted(len(which), kind)} {verb}: {_few(which)}"

@@ -1,4 +1,4 @@
-"""What MLflow loads: a model file behind its interface, contents of images in, answers out; no pickle of ours."""
+"""The module that MLflow loads: a model file behind its interface, image contents in, answers out, no pickle."""
 
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,15 @@ COLUMN = "image"  # of the input
 
 
 class Served:
-    """A model as MLflow asks it."""
+    """A model with MLflow's interface."""
 
     def __init__(self, model: "Predictor") -> None:
         self._model = model
 
     def predict(self, model_input: Mapping[str, Sequence[bytes | str]], params: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
-        """For each image, the content of a file: of each category its answer and the probability of that; of one with
-        several answers lists of them. Raises ValueError for what is no image.
+        """Return each category's answer and probability (lists, if it has several answers) per image.
+
+        Each image is the content of a file. Raises ValueError if one is not an image.
         """
         with TemporaryDirectory() as folder:
             paths = list(_files(Path(folder), model_input[COLUMN]))
@@ -38,7 +39,7 @@ def _files(folder: Path, images: Sequence[bytes | str]) -> Iterator[Path]:
 
 
 def _plain(content: bytes | str) -> bytes:
-    """The content of a file, which MLflow leaves in base64 where a request says `inputs`; no image is such text."""
+    """Return a file's content, decoded from base64 if MLflow left it so (for `inputs`); no image is valid base64."""
     given = content.encode() if isinstance(content, str) else content
     try:
         return b64decode(b"".join(given.split()), validate=True)
@@ -60,11 +61,11 @@ def _columns(one: "CategoryPrediction") -> Iterator[tuple[str, Any]]:
 
 
 def load(path: str) -> Served:
-    """The model in a folder of data."""
+    """Load the model in a folder of data."""
     from trainers.evaluation.predictor import Predictor
 
     folder = RunFolder(Path(path))
     return Served(Predictor(folder.model, extension_folder=folder.root / "extensions"))
 
 
-_load_pyfunc = load  # the name that MLflow asks for
+_load_pyfunc = load  # the name that MLflow requires

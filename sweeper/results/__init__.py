@@ -1,1 +1,1 @@
-"""Reads finished records: leaderboard, winner, status, submission, card, report."""
+"""Results read from the records: leaderboard, winner, status, submission, card, report."""

@@ -1,4 +1,4 @@
-"""The answer of a study in a few sentences: the winner, what it beats, what mattered, what it cost."""
+"""The answer of a study in a few sentences: the winner, what it beats, which parameters mattered, and the cost."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,11 +16,11 @@ from sweeper.store.importance import Importance, ordered
 from sweeper.store.ranking import Ranking, parameter_names
 from sweeper.store.studies import StudyStatus
 
-SHOWN = 3  # parameters of the winner
+SHOWN = 3  # parameters of the winner to show
 
 
 def sentences(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: Importance | None) -> list[str]:
-    """The first lines, a sentence each: the winner, what it beats, what mattered, what it cost."""
+    """Return the sentences at the top of a report: the winner, what it beats, what mattered, and the cost."""
     cost = _cost(one)
     if won is None:
         return [f"No trial has completed yet: {cost}." if one.results else "No trial has started yet."]
@@ -46,23 +46,27 @@ def _winning(won: Winner, mattered: Importance | None) -> str:
 
 
 def _labels(won: Winner) -> dict[str, str]:
-    """The names of its open values, as the leaderboard has them."""
+    """Return the labels of the winner's parameters, as in the leaderboard."""
     asked = opened(study_file.identity(won.study).get("train"))
     return parameter_names(dict.fromkeys([*asked, *won.result.params]))
 
 
 def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
-    """The next trial, and what the commonest answers would be worth."""
+    """Return sentences that compare the winner with the next trial and with the most frequent class."""
     ranked = [row for row in ranking.rows if row["rank"] and row["trial"] != won.result.number]
     parts, behind = list[str](), list[str]()
     if ranked:
         tied = sum(bool(row["tied"]) for row in ranked)
         others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
-        within = f" (tied{others}: val cannot tell them apart)" if tied else ""
+        within = f" (tied{others}: val cannot separate them)" if tied else ""
         parts.append(f"trial {ranked[0]['trial']} with {text.format_value(ranked[0]['value'])}{within}")
     if (least := _baseline(won)) is not None:
-        is_less = won.result.value is not None and least < won.result.value  # more is better of all that have one
-        (parts if is_less else behind).append(f"the commonest answer to everything with {text.format_value(least)}")
+        is_less = (
+            won.result.value is not None and least < won.result.value
+        )  # every metric with a baseline is maximized
+        (parts if is_less else behind).append(
+            f"always predicting the most frequent class, with {text.format_value(least)}"
+        )
     return [
         *([f"It beats {' and '.join(parts)}."] if parts else []),
         *(f"It does not beat {one}." for one in behind),
@@ -70,7 +74,7 @@ def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
 
 
 def _baseline(won: Winner) -> float | None:
-    """The metric where every answer is the commonest one; None where the data set is no longer there to say."""
+    """Return the metric of always predicting the most frequent class; None if the data set is unavailable."""
     run = Run(won.study.trial(won.result.number), won.job, won.result)
     with suppress(UserError):
         return card.baseline(run.table, won.job.recipe.folds).get(won.result.metric)
@@ -88,7 +92,7 @@ def _used(one: StudyStatus) -> list[str]:
 
 
 def _cost(one: StudyStatus) -> str:
-    """`24 trials (9 pruned, 1 failed) and 3h05m`."""
+    """Return a text such as `24 trials (9 pruned, 1 failed) and 3h05m`."""
     counts = {state: sum(r.state == state for r in one.results) for state in ("PRUNED", "FAILED")}
     rest = [f"{count} {state.lower()}" for state, count in counts.items() if count]
     aside = f" ({', '.join(rest)})" if rest else ""

@@ -1,4 +1,4 @@
-"""The model card: what the model is, where it comes from, how good it is, and what it should not be trusted with."""
+"""The model card: what the model is, where it comes from, how good it is, and where not to trust it."""
 
 import os
 from collections import Counter
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 LIBRARIES = ("vision-sweep", "torch", "timm", "numpy", "pillow")
-RARE = 10  # times rarer than an even share: worth a warning
+RARE = 10  # a class this many times rarer than an even share is worth a warning
 
 
 @dataclass(frozen=True)
 class CardData:
-    """What the card tells of: the winning trial with the epoch that counts, and the final job that repeated it.
+    """The facts of a card: the winning trial with its best epoch, and the retraining job that repeats it.
 
-    Without an epoch nothing was tried before: the recipe is the study's first.
+    Without an epoch there was no search: the recipe is the study's first configuration.
     """
 
     study: str
@@ -46,12 +46,12 @@ class CardData:
 
     @property
     def judged_on(self) -> str:
-        """Of what the trial's value is, in words."""
+        """The images that the trial's value was measured on, such as `val` or `5 folds`."""
         return winner.judged_on(self.epoch)
 
     @property
     def val(self) -> Scores | None:
-        """The trial on val; of an ensemble all members together."""
+        """The scores of the trial on val; for an ensemble, those of all members together."""
         if self.job.ensemble:
             return self.job.ensemble.val
         val = self.epoch.val if self.epoch else None
@@ -59,7 +59,7 @@ class CardData:
 
 
 def card(facts: CardData, model: str, submission: str | None) -> str:
-    """The card as Markdown; `model` and `submission` are sha256 digests."""
+    """Return the card as Markdown; `model` and `submission` are sha256 digests."""
     from sweeper.space import yaml_io
 
     recipe = facts.job.recipe.elsewhere
@@ -88,7 +88,7 @@ def card(facts: CardData, model: str, submission: str | None) -> str:
 
 
 def _use(facts: CardData) -> list[str]:
-    """Python that classifies photo.jpg with the exported ONNX file."""
+    """Return the lines of Python code that classify photo.jpg with the exported ONNX file."""
     recipe = facts.job.recipe
     how = ImageFormat.of(
         recipe.data.size or 0, "jpeg" if recipe.data.cache == "jpeg" else "raw", recipe.train.framing
@@ -97,7 +97,7 @@ def _use(facts: CardData) -> list[str]:
 
 
 def _template() -> Template:
-    """Names in it go through `plain` or `code`, for Markdown may hold HTML."""
+    """Return the template. Names in it go through `plain` or `code`, since Markdown may hold HTML."""
     loader = PackageLoader("sweeper.results")
     pages = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701
     pages.trim_blocks = pages.lstrip_blocks = True
@@ -106,7 +106,7 @@ def _template() -> Template:
 
 
 def answers(categories: Sequence[Category]) -> str:
-    """What the model says of an image."""
+    """Return a sentence on what the model predicts for an image."""
     several = [category.name for category in categories if category.multi]
     ones = len(categories) - len(several)
     each = f" in each of {ones} categories" if ones > 1 else " in one category" if several else ""
@@ -117,18 +117,18 @@ def answers(categories: Sequence[Category]) -> str:
 
 
 def _missing(table: "Table") -> Iterator[str]:
-    """What the figures of each category stand on, where its answer is not known for every image of train and val."""
+    """Yield the number of labelled images per category, if not every image of train and val has a label."""
     parts = {where: table.split(*names) for where, names in (("train and val", ("train", "val")), ("val", ("val",)))}
     known = [known_images(label_matrix(rows, table.categories), table.categories) for rows in parts.values()]
     for category, *images in zip(table.categories, *known, strict=True):
         if images[0] < len(parts["train and val"]):
             whole = zip(images, parts.items(), strict=True)
             counts = ", ".join(f"{n:,} of {len(rows):,} images of {where}" for n, (where, rows) in whole)
-            yield f"{plain(category.name)}: the answer is known for {counts}"
+            yield f"{plain(category.name)}: labels are known for {counts}"
 
 
 def _predictions(facts: CardData) -> Iterator[str]:
-    """How answers are made of logits, where that is more than taking the largest."""
+    """Yield how predictions are made from logits, if there is more to it than taking the largest."""
     if facts.job.ensemble:
         yield from _members(facts.job.ensemble)
         return
@@ -140,7 +140,7 @@ def _predictions(facts: CardData) -> Iterator[str]:
     if train.tta.count > 1 and facts.job.use_tta:
         yield f"answers are the mean over {train.tta.count} views of each image (test-time augmentation)"
     elif train.tta.count > 1:
-        yield "answers are of one view an image: on val the recipe's test-time augmentation was worse"
+        yield "answers use one view per image: on val the recipe's test-time augmentation was worse"
     if heat := facts.job.temperature:
         pairs = ", ".join(f"{plain(name)} {value:.3g}" for name, value in heat.items())
         yield f"probabilities are calibrated by a temperature, fitted on val: {pairs}"
@@ -148,14 +148,14 @@ def _predictions(facts: CardData) -> Iterator[str]:
 
 
 def _members(ensemble: Ensemble) -> Iterator[str]:
-    """What of an ensemble counts by how much."""
+    """Yield the share of each member of an ensemble."""
     for one in ensemble.members:
-        yield f"trial {one.trial}, in `finals/{one.final}`, makes up {one.share:.0%} of the mean of logits"
-    yield "each model's correction, views and thresholds are its own, see its card"
+        yield f"trial {one.trial}, in `finals/{one.final}`, has {one.share:.0%} of the weight in the mean of logits"
+    yield "each model has its own correction, views and thresholds: see its card"
 
 
 def _thresholds(facts: CardData) -> Iterator[str]:
-    """From which probability on a class is among the answers."""
+    """Yield the probability above which a class is an answer, for each category with several answers."""
     for category in facts.table.categories:
         if not category.multi:
             continue
@@ -164,11 +164,11 @@ def _thresholds(facts: CardData) -> Iterator[str]:
             what = f"its threshold, fitted on val: {', '.join(f'{plain(name)} {share:.3g}' for name, share in pairs)}"
         else:
             what = "0.5"
-        yield f"a class of {plain(category.name)} is an answer where its probability is above {what}"
+        yield f"a class of {plain(category.name)} is an answer if its probability is above {what}"
 
 
 def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
-    """Category, number and name of each class, its images in train and val, and in val."""
+    """Yield category, number and name of each class, its images in train + val, and its images in val."""
     both, val = (counted(table.split(*names), table.categories) for names in (("train", "val"), ("val",)))
     for k, category in enumerate(table.categories):
         for c, name in enumerate(category.classes):
@@ -176,7 +176,7 @@ def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
 
 
 def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
-    """The name of each metric, and its cells: of val, and of test where that has labels."""
+    """Yield the name of each metric and its cells: val, and test if it has labels."""
     val, test = facts.val, facts.test
     seen = [s for s in (val, test) if s]
     names = dict.fromkeys(name for s in seen for name in s.metrics)
@@ -190,7 +190,7 @@ def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
 
 
 def _of_category(category: Category, seen: Sequence[Scores]) -> tuple[str, list[str]]:
-    """Its accuracy or average precision, with the number of answers where some are missing."""
+    """Return the row of a category: accuracy or average precision, with the number of labels if some are missing."""
     what = "mean average precision" if category.multi else "accuracy"
     values = [(s.category_accuracy[category.name], s.category_answers.get(category.name)) for s in seen]
     cells = [format_value(value) + (f" ({n:,} answers)" if n is not None else "") for value, n in values]
@@ -198,9 +198,9 @@ def _of_category(category: Category, seen: Sequence[Scores]) -> tuple[str, list[
 
 
 def baseline(table: "Table", folds: int | None = None) -> dict[str, float]:
-    """What the answer that is commonest in train is worth on val, by metric; nothing without labels.
+    """Return, by metric, the score on val of always predicting train's most frequent class; empty without labels.
 
-    With folds all images of both are both.
+    With folds, both train and val are all images of both.
     """
     parts = [("train", "val")] * 2 if folds else [("train",), ("val",)]
     train, val = (label_matrix(table.split(*names), table.categories) for names in parts)
@@ -211,11 +211,11 @@ def baseline(table: "Table", folds: int | None = None) -> dict[str, float]:
 
 
 def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
-    """What val would say of the winner in other ways of looking; the correction's figures are cross-fitted."""
+    """Yield further metrics of the winner on val: corrected (cross-fitted), uncorrected, with test-time views."""
     if facts.epoch is None or facts.job.ensemble:
         return
     for name, fit in facts.epoch.corrected.items():
-        yield f"{name} with posterior correction, cross-fitted (on all of val tau {fit.tau:g})", fit.value
+        yield f"{name} with posterior correction, cross-fitted (tau on all of val: {fit.tau:g})", fit.value
     if facts.epoch.plain:
         also = " or fitted thresholds" if facts.epoch.thresholds else ""
         yield f"{facts.result.metric} without correction{also}", facts.epoch.plain.value(facts.result.metric)
@@ -230,7 +230,7 @@ def _asides(facts: CardData) -> Iterator[tuple[str, float]]:
 
 
 def _rare(table: "Table") -> list[str]:
-    """The classes that are much rarer than an even share of their category, the rarest first."""
+    """Return the classes that are much rarer than an even share of their category, the rarest first."""
     classes = list(_classes(table))
     total: Counter[str] = Counter()
     for category, _, _, both, _ in classes:
@@ -241,7 +241,7 @@ def _rare(table: "Table") -> list[str]:
 
 
 def _figures(facts: CardData) -> dict[str, str]:
-    """Where those on test and on val are drawn, from the card's own folder."""
+    """Return the folders of the figures on test and on val, relative to the card's own folder."""
     folder = RunFolder(facts.job.folder)
     val = folder.study.trial(facts.result.number).figures
     return {"test": folder.figures.name, "val": Path(os.path.relpath(val, folder.root)).as_posix()}

@@ -1,4 +1,4 @@
-"""The columns of a leaderboard as people read and name them: short names, what varies, metrics of every trial."""
+"""The columns of a leaderboard for people: short names, parameters that vary, metrics of every trial."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ FIXED = ("state", "epochs", "minutes", "backbone")
 
 # -------------------------------------------------------------------------------------------- names
 def full_name(given: str, names: Sequence[str], what: str) -> str:
-    """The name that `given` stands for: itself, with or without `train.`, or an end of it that no other has.
+    """Return the name that `given` stands for: itself, with or without `train.`, or an unambiguous end of a name.
 
-    Raises UserError, with the nearest names, where there is none.
+    Raises UserError, with the nearest names, if there is none.
     """
     plain = given.removeprefix("train.")
     for whole in (given, plain, f"train.{given}"):
@@ -33,34 +33,34 @@ def full_name(given: str, names: Sequence[str], what: str) -> str:
             return whole
     found = [name for name in names if plain in ends(name)]
     if len(found) > 1:
-        raise UserError(f"'{given}' may be {join_or(found)}", help="write more of the name")
+        raise UserError(f"'{given}' is ambiguous: {join_or(found)}", help="write more of the name")
     if not found:
         raise UserError(f"there is no {what} '{given}' in this study", help=nearest(plain, names))
     return found[0]
 
 
 def nearest(given: str, names: Sequence[str]) -> str:
-    """The names that look most like `given`; all where none does."""
+    """Return a hint with the names most similar to `given`, or with all names if none is."""
     found = {end: name for name in names for end in ends(name)}
     near = dict.fromkeys(found[end] for end in get_close_matches(given, found, n=3, cutoff=0.6))
-    return f"did you mean {join_or([repr(name) for name in near])}?" if near else f"there is {', '.join(names)}"
+    return f"did you mean {join_or([repr(name) for name in near])}?" if near else f"choose from {', '.join(names)}"
 
 
 # ------------------------------------------------------------------------------------------ metrics
 def metrics(study: StudyFolder, results: Sequence[TrialResult]) -> dict[int, dict[str, float]]:
-    """Every metric of each trial after the epoch that counts, with the loss and the accuracy of each category."""
+    """Return every metric of each trial at its best epoch, with the loss and the accuracy of each category."""
     scores = counting_scores(study, results)
     return {number: one.metrics | {"loss": one.loss} | one.category_accuracy for number, one in scores.items()}
 
 
 def counting_scores(study: StudyFolder, results: Sequence[TrialResult]) -> dict[int, Scores]:
-    """What each trial scored on val after the epoch that counts; on train where there is no val."""
+    """Return the scores of each trial on val at its best epoch, or on train if there is no val."""
     found = {one.number: records.history(study.trial(one.number))[: one.epoch] for one in results if one.epoch}
     return {number: epochs[-1].val or epochs[-1].train for number, epochs in found.items() if epochs}
 
 
 def by(metric: str, study: StudyFolder, results: Sequence[TrialResult]) -> list[TrialResult]:
-    """The results with another metric of the same epoch for their value. UserError where none has recorded it."""
+    """Return the results with another metric of the same epoch as value. Raises UserError if none recorded it."""
     if not results or metric == results[0].metric:
         return list(results)
     known = metrics(study, results)
@@ -70,7 +70,7 @@ def by(metric: str, study: StudyFolder, results: Sequence[TrialResult]) -> list[
 
 
 def _minimized(metric: str, study: StudyFolder, one: TrialResult) -> bool:
-    """Whether less of it is better; of a metric of an extension file the recipes that choose epochs by it know."""
+    """True if less is better; for a metric of an extension file, this is known if recipes choose epochs by it."""
     job = records.read_config(study.trial(one.number))
     if job and job.recipe.train.selection == metric:
         return job.recipe.minimize_selection
@@ -80,22 +80,22 @@ def _minimized(metric: str, study: StudyFolder, one: TrialResult) -> bool:
 # -------------------------------------------------------------------------------------------- board
 @dataclass(frozen=True)
 class Board:
-    """A table as people read it: headers as one types them, and cells."""
+    """A table for people: headers as they are typed in options, and cells."""
 
     headers: list[str]
     rows: list[list[str]]
 
     def markdown(self) -> list[str]:
-        """The lines of a Markdown table."""
+        """Return the lines of a Markdown table."""
         rule = ["---"] * len(self.headers)
         lines = [self.headers, rule, *self.rows]
         return [f"| {' | '.join(map(plain, line))} |" for line in lines]
 
 
 def board(ranking: Ranking, mattered: Importance | None = None) -> Board:
-    """Rank, trial, value, the open values that vary, what `mattered` most before the others, and what is fixed.
+    """Return rank, trial, value, the parameters that vary (the most important first), and the fixed columns.
 
-    `~` marks what is tied with the best; a trial that failed gives its reason.
+    `~` marks trials tied with the best; a failed trial shows its reason.
     """
     rows = ranking.rows
     names = ordered((name for name in parameters(ranking) if _varies(rows, name)), mattered)
@@ -106,7 +106,7 @@ def board(ranking: Ranking, mattered: Importance | None = None) -> Board:
 
 
 def parameters(ranking: Ranking) -> list[str]:
-    """The columns of open values; the backbone is one where trials differ in it."""
+    """Return the columns of parameters; the backbone is one of them if trials differ in it."""
     own = ranking.columns[len(COLUMNS) : len(ranking.columns) - len(LAST)]
     return [*(["backbone"] if _varies(ranking.rows, "backbone") else []), *own]
 
@@ -116,7 +116,7 @@ def _varies(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def shown(ranking: Ranking, names: Sequence[str]) -> Board:
-    """These columns, open values under their short names."""
+    """Return a table of these columns, with parameters under their short names."""
     short = short_names(name for name in parameters(ranking) if name not in OWN)
     formats = {name: ".3g" if name in ranking.columns else ".4f" for name in names}  # parameters, and metrics
     rows = [[_cell(name, row, formats[name]) for name in names] for row in ranking.rows]
@@ -124,9 +124,9 @@ def shown(ranking: Ranking, names: Sequence[str]) -> Board:
 
 
 def chosen(ranking: Ranking, names: str, known: Mapping[int, Mapping[str, float]]) -> tuple[Ranking, list[str]]:
-    """The columns that a person names, by commas, and a ranking that has them: its own, and metrics of `known`.
+    """Return the columns named in a comma-separated list, and a ranking that includes the metrics of `known`.
 
-    Raises UserError where there is no such column.
+    Raises UserError if there is no such column.
     """
     further = [name for name in dict.fromkeys(name for each in known.values() for name in each) if name not in OWN]
     there = list(dict.fromkeys([*OWN, *ranking.columns, *further]))
@@ -136,15 +136,15 @@ def chosen(ranking: Ranking, names: str, known: Mapping[int, Mapping[str, float]
 
 
 def as_csv(ranking: Ranking, names: Sequence[str]) -> str:
-    """These columns alone, as in trials.csv."""
+    """Return only these columns as CSV, in the format of trials.csv."""
     if "minutes" in names:
         ranking = Ranking(ranking.columns, [{**row, "minutes": row["seconds"] / 60} for row in ranking.rows])
     return Ranking(list(names), ranking.rows).csv()
 
 
-# ------------------------------------------------------------------------------------------ finals
+# ------------------------------------------------------------------------------------------ final models
 def ledger(one: StudyStatus) -> Board:
-    """The final models of a study: a row for each score of a board, or for the model where there is none yet."""
+    """Return the final models of a study: one row per board score, or one for a model without a score."""
     results = {result.number: result for result in one.results}
     rows = []
     for final in one.finals:
@@ -160,7 +160,7 @@ def ledger(one: StudyStatus) -> Board:
 
 
 def _on_val(final: FinalRun, metric: str, trial: TrialResult | None) -> str:
-    """What val said of it before it was fitted on val, too."""
+    """Return the score on val from before the model was also trained on val."""
     if final.ensemble:
         val = final.ensemble.val
         return format_value(val.metrics.get(metric), val.standard_errors.get(metric))
@@ -184,5 +184,5 @@ def _cell(name: str, row: Mapping[str, Any], format: str) -> str:
 
 
 def value(found: float | None, error: float | None) -> str:
-    """A value with its standard error, as far as they are known."""
+    """Return a value with its standard error, if known."""
     return "" if found is None or found != found else format_value(found, error)

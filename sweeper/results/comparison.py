@@ -1,4 +1,4 @@
-"""Studies side by side: what they ask, how good they were after as many trials, and their winners."""
+"""Studies side by side: their search spaces, their best values after equal numbers of trials, and their winners."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from sweeper.trial import TrialResult
 
 @dataclass(frozen=True)
 class Side:
-    """One of the studies."""
+    """One of the studies that are compared."""
 
     study: StudyFolder
     identity: dict[str, Any]
@@ -46,7 +46,7 @@ class Side:
 
     @property
     def winner(self) -> dict[str, Any] | None:
-        """The row of the winner, as `sweep best` has it, in the ranking."""
+        """The row of the winner (as chosen by `sweep best`) in the ranking, or None."""
         try:
             number = winner.winner(self.study).result.number
         except NoResult:
@@ -56,7 +56,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Studies beside one another, ranked by the same metric."""
+    """Studies side by side, ranked by the same metric."""
 
     sides: tuple[Side, ...]
 
@@ -65,7 +65,7 @@ class Comparison:
         return str(self.sides[0].identity["metric"])
 
     def differences(self, other: Side) -> list[str]:
-        """One line for each value in which another study differs from the first, `A -> B`."""
+        """Return one line, `A -> B`, for each value in which another study differs from the first."""
         return difference(self.sides[0].identity, other.identity)
 
     @property
@@ -75,13 +75,13 @@ class Comparison:
 
     @property
     def counts(self) -> list[int]:
-        """After how many trials they are shown: 1, 2, 5, 10, 20, 50... and at the end of each."""
+        """The numbers of trials to show values for: 1, 2, 5, 10, 20, 50..., and the length of each study."""
         lengths = [len(side.results) for side in self.sides]
         steps = [step * 10**power for power in range(6) for step in (1, 2, 5)]
         return sorted({*(step for step in steps if step < max(lengths)), *lengths} - {0})
 
     def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """Title, headers and rows: best so far, and the winners."""
+        """Yield title, headers and rows of two tables: the best values so far, and the winners."""
         so_far = self.best_so_far
         rows = [[str(count), *(_after(count, values) for values in so_far.values())] for count in self.counts]
         yield f"best {self.metric} so far", ["trials", *so_far], rows
@@ -104,7 +104,7 @@ class Comparison:
         ]
 
     def document(self) -> dict[str, Any]:
-        """Two of them as plain values for --json."""
+        """Return the first two studies as plain values for --json."""
         sides = {
             name: {"study": side.study.name, "best_so_far": side.best_so_far, "winner": side.winner}
             for name, side in zip("ab", self.sides, strict=True)
@@ -118,9 +118,11 @@ class Comparison:
 
 
 def comparison(*studies: StudyFolder) -> Comparison:
-    """Studies beside one another. Raises UserError where they have different metrics, or two are the same."""
+    """Compare studies. Raises UserError if their metrics differ or a study is named twice."""
     if len({study.name for study in studies}) < len(studies):
-        raise UserError("a study is compared with itself", where="sweep compare", help="name two of them")
+        raise UserError(
+            "a study cannot be compared with itself", where="sweep compare", help="name two different studies"
+        )
     made = Comparison(tuple(map(Side.of, studies)))
     first = made.metric
     for side in made.sides:
@@ -129,7 +131,7 @@ def comparison(*studies: StudyFolder) -> Comparison:
                 f"{studies[0].name} is ranked by {first} and {side.study.name} by {other}: their values cannot be"
                 " compared",
                 where="sweep compare",
-                help=f"sweep leaderboard {side.study.name} --by {first} ranks one by the metric of the other",
+                help=f"sweep leaderboard {side.study.name} --by {first} ranks it by the other's metric",
             )
     return made
 

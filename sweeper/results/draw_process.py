@@ -1,4 +1,4 @@
-"""The process that draws: a FigureResult on stdout for every FigureRequest on stdin, until that ends."""
+"""The drawing process: writes a FigureResult to stdout for each FigureRequest on stdin, until stdin closes."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ from sweeper.store.paths import RunFolder, StudyFolder
 
 
 def serve(order: FigureRequest) -> FigureResult:
-    """Draw what is ordered; whatever goes wrong is reported, and the process lives on."""
-    from sweeper.figures import runs  # drawing libraries load while nobody waits
+    """Draw the requested figures; any failure is reported, and the process stays alive."""
+    from sweeper.figures import runs  # drawing libraries load in this process only
     from sweeper.results import page
 
     try:
@@ -24,7 +24,7 @@ def serve(order: FigureRequest) -> FigureResult:
 def main() -> None:
     os.nice(10)
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # keeps output of libraries out of the answers
     orders: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read, args=(orders,), name="orders", daemon=True).start()
     while True:
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _read(orders: SimpleQueue[str]) -> None:
-    """Take orders in. When there will be no other, whoever asked is gone, and nobody waits for what is drawn."""
+    """Queue the requests. Exits when stdin closes: the requester is gone, and nobody waits for the figures."""
     for line in sys.stdin:
         orders.put(line)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What mattered: how much each open value of a study had to do with its best trials, and which crowd at an edge."""
+"""Parameter importance: how much each parameter explains the best trials, and which crowd at an edge."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ from sweeper.trial import TrialResult
 from trainers.support import files
 
 METHOD = 3
-"""Another number whenever shares come to be computed in another way, so that kept ones are computed again."""
+"""Version of the computation: raise it whenever shares are computed differently, to replace stored ones."""
 
 
 def importance(study: StudyFolder, results: Sequence[TrialResult]) -> Importance | None:
-    """That of `results`, from importance.json where it is of the same; None where fewer than two values were open."""
+    """Return the importance for `results`, from importance.json if current; None with fewer than two parameters."""
     asked = opened(study_file.identity(study).get("train"))
     if len(asked) < 2:
         return None
@@ -48,24 +48,24 @@ def _computed(study: StudyFolder, counted: Sequence[TrialResult], asked: dict[st
             Share(name=name, share=one.share, error=one.error, short=labels[name]) for name, one in found.items()
         )
         made = made.model_copy(update={"shares": shares})
-    with suppress(OSError):  # on a full disk, or where one may only read, it is computed again the next time
+    with suppress(OSError):  # on a full or read-only disk, it is computed again next time
         files.write_text(study.importance, made.model_dump_json(indent=1) + "\n")
     return made
 
 
 # ------------------------------------------------------------------------------------------ edges
-BEST, CROWD, LEAST = 5, 4, 10  # best trials; of them at the end; trials that completed
-END, WIDER = 0.1, 1 / 3  # shares of a range: its end, and what is added there
-LIMITS = (0.0, 1.0)  # where most quantities end
+BEST, CROWD, LEAST = 5, 4, 10  # best trials; how many of them at the edge; completed trials needed
+END, WIDER = 0.1, 1 / 3  # shares of a range: the width of its edge, and the proposed extension
+LIMITS = (0.0, 1.0)  # natural bounds of most quantities
 RANGES = ("uniform", "loguniform", "int", "logint")
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A range near whose end `count` of the BEST best trials lie, and at most half of the others."""
+    """A range with `count` of the BEST best trials, but at most half of the others, near one end."""
 
     name: str
-    label: str  # what people read
+    label: str  # the name shown to people
     end: str  # lowest or highest
     count: int
     range: tuple[float, float]
@@ -76,18 +76,18 @@ class Edge:
 
     @property
     def advice(self) -> str:
-        """What was found, and what to do."""
+        """The finding, and what to do about it."""
         (low, high), (less, more) = ([f"{end:.3g}" for end in ends] for ends in (self.range, self.wider))
         where = f"{self.count} of the {BEST} best trials lie in the {self.end} tenth of {low} to {high}"
         return f"{self.label}, {where}; try {less} to {more} with --new-study NAME"
 
     def document(self) -> dict[str, Any]:
-        """The same as plain values for --json."""
+        """Return the edge as plain values for --json."""
         return {name: value for name, value in asdict(self).items() if name != "label"}
 
 
 def edges(study: StudyFolder, results: Sequence[TrialResult]) -> list[Edge]:
-    """The open values of a study that crowd, in the order of its file; none before LEAST trials have completed."""
+    """Return the edges where trials crowd, in the order of the study's file; none before LEAST completed trials."""
     done = [one for one in results if one.state == "COMPLETE" and math.isfinite(one.oriented)]
     if len(done) < LEAST:
         return []
@@ -112,14 +112,14 @@ def _edges(name: str, label: str, asked: Mapping[str, Any], ranked: Sequence[Tri
 
 
 def _place(value: float, low: float, high: float, *, log: bool) -> float:
-    """Where a value lies in its range, from 0 to 1."""
+    """Return the position of a value in its range, from 0 to 1."""
     if log:
         value, low, high = math.log(value), math.log(low), math.log(high)
     return (value - low) / (high - low)
 
 
 def _wider(asked: Mapping[str, Any], kind: str, end: str) -> tuple[float, float]:
-    """The range with a third of itself more at one end, on its own scale, but not beyond 0 or 1."""
+    """Return the range extended by a third at one end, on its own scale, but not across 0 or 1."""
     low, high = asked[kind]
     if kind.startswith("log"):
         more = (high / low) ** WIDER

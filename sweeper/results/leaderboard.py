@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 
 
 def frame(results: Sequence[TrialResult], study: StudyFolder) -> "pd.DataFrame":
-    """The rows of `Ranking` as a table; what is not known is missing in it."""
+    """Return the rows of `Ranking` as a data frame; unknown values are missing."""
     import pandas as pd
 
     ranking = Ranking.of(results, study)
@@ -32,9 +32,9 @@ def frame(results: Sequence[TrialResult], study: StudyFolder) -> "pd.DataFrame":
     return table.astype({"rank": "Int64", "tied": "boolean", "epoch": "Int64", "repeat_of": "Int64"})
 
 
-# --------------------------------------------------------------------------------------- ways out
+# --------------------------------------------------------------------------------------- output
 def document(results: Sequence[TrialResult], study: StudyFolder) -> dict[str, Any]:
-    """The same as plain values for --json; params, and the accuracy by category, stand in objects of their own."""
+    """Return the leaderboard as plain values for --json; params and category accuracies are nested objects."""
     rows = Ranking.of(results, study).rows
     params = {result.number: result.params for result in results}
     scores = counting_scores(study, results)
@@ -49,22 +49,22 @@ def document(results: Sequence[TrialResult], study: StudyFolder) -> dict[str, An
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: six decimals, and null for what is no number."""
+    """Return a value for JSON: floats with six decimals, NaN and infinity as null."""
     if not isinstance(value, float):
         return value
     return round(value, 6) if math.isfinite(value) else None
 
 
-# --------------------------------------------------------------------------------------- two values crossed
-ABSENT = "-"  # label of an open value that a trial does not have: its branch was not chosen
-MOST_LABELS = 8  # numbers that stand by themselves, however few trials share them
+# --------------------------------------------------------------------------------------- two parameters crossed
+ABSENT = "-"  # label for a trial without the parameter: its branch was not chosen
+MOST_LABELS = 8  # up to this many distinct numbers are never binned
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What the trials with one pair of values came to: `value` is their best, or the mean over a third open value.
+    """The trials with one pair of values: `value` is their best, or the mean over a third parameter.
 
-    `state` is COMPLETE if one of them is; else that of the best one, whose value then counts for less.
+    `state` is COMPLETE if one of them is; otherwise that of the best one, whose value then means less.
     """
 
     value: float | None
@@ -82,7 +82,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cross:
-    """A metric by the open values `rows` and `columns`; `over` is the third one that its cells are means over."""
+    """A metric by the parameters `rows` and `columns`; cells are means over a third one, `over`, if it is set."""
 
     metric: str
     rows: str
@@ -97,7 +97,7 @@ class Cross:
         return f"{self.metric}, {self.rows} down, {self.columns} across: {count}"
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headers and rows as people read them, what no trial tried empty; beside seeds stands their mean."""
+        """Return headers and rows for people: untried cells are empty, and a column of means follows the seeds."""
         pairs = zip(self.labels[0], self.cells, strict=True)
         rows = [[name, *(str(cell or "") for cell in cells)] for name, cells in pairs]
         if self.columns != "seed":
@@ -106,11 +106,11 @@ class Cross:
         return [self.rows, *self.labels[1], "mean"], [[*row, one] for row, one in zip(rows, means, strict=True)]
 
     def board(self) -> Board:
-        """The same for whoever writes it elsewhere."""
+        """Return the table as a board, for other formats."""
         return Board(*self.table())
 
     def document(self) -> dict[str, Any]:
-        """The same as plain values for --json; null is what no trial tried."""
+        """Return the table as plain values for --json; untried cells are null."""
         cells = [[vars(cell) if cell else None for cell in row] for row in self.cells]
         axes = zip(("rows", "columns"), (self.rows, self.columns), self.labels, strict=True)
         named = {axis: {"name": name, "values": list(labels)} for axis, name, labels in axes}
@@ -118,16 +118,16 @@ class Cross:
 
 
 def cross(results: Sequence[TrialResult], down: str, across: str) -> Cross:
-    """The metric by two open values, in the order of the trials, numbers ascending.
+    """Return the metric by two parameters, values in the order of the trials, numbers ascending.
 
-    Numbers that hardly any two trials share are put into four bins of as many trials each. Where there is a third
-    open value and no fourth, such as the seed, and no bins, a cell is the mean over it. UserError where a value was
-    not open.
+    Numbers that few trials share are put into four bins at the quartiles. If there is exactly one further
+    parameter, such as the seed, and no bins, each cell is the mean over it. Raises UserError for a name that is not
+    a parameter.
     """
     names = _names(results)
     down, across = (_known(name, names) for name in (down, across))
     if down == across:
-        raise UserError(f"{down} cannot be crossed with itself", help=f"the open values are {', '.join(names)}")
+        raise UserError(f"{down} cannot be crossed with itself", help=f"the parameters are {', '.join(names)}")
     others = [name for name in names if name not in (down, across)]
     axes = _axis(results, down), _axis(results, across)
     over = others[0] if len(others) == 1 and not any(axis.binned for axis in axes) else None
@@ -140,7 +140,7 @@ def cross(results: Sequence[TrialResult], down: str, across: str) -> Cross:
 
 
 def grid(results: Sequence[TrialResult], study: StudyFolder) -> Cross | None:
-    """The table of a study that is a grid over two open values, which asks for one; None for any other study."""
+    """Return the table for a study that is a grid over two parameters; None for any other study."""
     names, asked = _names(results), study_file.read(study)
     if len(names) != 2 or not asked or asked["search"]["sampler"]["name"] != "grid":
         return None
@@ -153,16 +153,16 @@ def _names(results: Sequence[TrialResult]) -> list[str]:
 
 def _known(name: str, names: Sequence[str]) -> str:
     if not names:
-        raise UserError(f"there is no open value '{name}' in this study", help="it was a closed recipe")
-    return full_name(name, names, "open value")
+        raise UserError(f"there is no parameter '{name}' in this study", help="all its values were fixed")
+    return full_name(name, names, "parameter")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An open value as rows or columns: the label of each value, in the order in which they stand."""
+    """A parameter as rows or columns: the label of each value, in display order."""
 
     name: str
-    by_value: Mapping[str, str]  # from a value on one line of YAML
+    by_value: Mapping[str, str]  # by the value as one line of YAML
     binned: bool
 
     @property
@@ -189,7 +189,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _bins(numbers: Sequence[float]) -> dict[float, str]:
-    """Which quartile each of the ascending numbers lies in, as `0.001 to 0.0042`."""
+    """Return the label of the quartile of each ascending number, such as `0.001 to 0.0042`."""
     edges = quantiles(numbers, n=4, method="inclusive")
     groups: dict[int, list[float]] = {}
     for number in numbers:
@@ -202,7 +202,7 @@ def _written(result: TrialResult, name: str) -> str:
 
 
 def _pooled(cells: Sequence[Cell | None]) -> Cell | None:
-    """The mean over the cells of a row whose trials completed."""
+    """Return the mean over the completed cells of a row."""
     started = [cell for cell in cells if cell]
     values = [cell.value for cell in started if cell.state == "COMPLETE" and cell.value is not None]
     return Cell(mean(values), _error(values), len(values), len(started), "COMPLETE") if values else None

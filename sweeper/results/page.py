@@ -1,4 +1,4 @@
-"""The report of a study, or of several: one HTML page that holds everything it shows."""
+"""The report of a study, or of several: one self-contained HTML page."""
 
 import json
 import os
@@ -35,7 +35,7 @@ OF_DATA = ("labels.svg", "crops.png")
 
 @dataclass(frozen=True)
 class Report:
-    """A page that was written, and what could not be drawn for it."""
+    """A page that was written, its figures, and the reasons why others could not be drawn."""
 
     path: Path
     figures: tuple[Path, ...]
@@ -43,17 +43,17 @@ class Report:
 
 
 def write(study: StudyFolder, output: Path | None = None, *, closing: bool = False) -> Report:
-    """Draw what the winner, the finals and the study lack, and put it all on one page.
+    """Draw the missing figures of the winner, the final models and the study, and put all on one page.
 
-    `closing` says that whoever holds the study is about to let go of it.
+    With `closing`, the process that holds the study is about to release it, so it is not shown as running.
 
-    Raises EnvironmentFault where a folder is damaged, UserError where `output` cannot be a file.
+    Raises EnvironmentFault if a folder is damaged, and UserError if `output` is a folder.
     """
     path = writable(output or study.report)
     standing = studies.status_of(study)
     standing = replace(standing, holder=None) if closing else standing
     won = winner.winner(study) if standing.best else None
-    importance.importance(study, standing.results)  # so that its figure shows these trials
+    importance.importance(study, standing.results)  # updates importance.json, so that the figure covers these trials
     drawings = {"study": runs.study(study)}
     if won:
         drawings["winner"] = runs.run(study.trial(won.result.number))
@@ -66,20 +66,20 @@ def write(study: StudyFolder, output: Path | None = None, *, closing: bool = Fal
 
 
 def writable(path: Path) -> Path:
-    """The place of a page. Raises UserError where it is a folder."""
+    """Return the path of a page. Raises UserError if it is a folder."""
     if path.is_dir():
         raise UserError("this is a folder", where=str(path), help="name a file, such as report.html")
     return path
 
 
 def drawn(study: StudyFolder) -> FigureResult:
-    """The same, as the answer to a request for figures."""
+    """Write the report as the answer to a request for figures."""
     made = write(study, closing=True)
     return FigureResult(key=study.name, files=(*made.figures, made.path), troubles=made.troubles)
 
 
 def compare(found: Sequence[StudyFolder], output: Path | None = None) -> Report:
-    """Put several studies on one page. Raises UserError where their metrics differ."""
+    """Put several studies on one page. Raises UserError if their metrics differ."""
     path = writable(output or paths.comparison())
     made = comparison.comparison(*found)
     standings = [studies.status_of(study) for study in found]
@@ -101,7 +101,7 @@ def compare(found: Sequence[StudyFolder], output: Path | None = None) -> Report:
 
 
 def _compared(standings: Sequence[StudyStatus]) -> str:
-    """Which study is ahead, and by how much."""
+    """Return a sentence on which study is ahead, with the best values."""
     known = sorted((one for one in standings if one.best), key=lambda one: -one.best.oriented if one.best else 0.0)
     if not known:
         return "No trial of these studies has completed yet."
@@ -115,7 +115,7 @@ def _compared(standings: Sequence[StudyStatus]) -> str:
 
 
 def _overview(one: StudyStatus) -> list[str]:
-    """Its best value and trial, the trials, the time, and the best that a board said."""
+    """Return best value, its trial, number of trials, time, important parameters, and board scores."""
     scores = [score["value"] for final in one.finals for score in final.scores]
     top = one.best
     best = [text.format_value(top.value, top.standard_error), str(top.number)] if top else ["-", "-"]
@@ -127,7 +127,7 @@ def _overview(one: StudyStatus) -> list[str]:
 
 # --------------------------------------------------------------------------------------------- page
 def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResult], troubles: Sequence[str]) -> str:
-    """The whole document; the drawings of `study`, `winner` and the finals by name."""
+    """Return the whole document; `drawings` are by name: `study`, `winner`, and the folders of the final models."""
     study, results = one.study, one.results
     space = study.space.read_text(encoding="utf-8") if study.space.exists() else ""
     finals = [(final, final.folder.root.name) for final in one.finals]
@@ -159,7 +159,7 @@ def page(one: StudyStatus, won: Winner | None, drawings: Mapping[str, FigureResu
 
 
 def rendered(name: str, parts: Mapping[str, Any], hovers: Mapping[int, str]) -> str:
-    """A template filled in, with the scripts of its charts."""
+    """Return a rendered template, with the scripts of its charts."""
     pages = _pages()
     known: Mapping[str, Any] = {"charts": [], "hovers": _script(hovers), "themes": charts.themes()}
     body = redacted(pages.get_template(name).render({**known, **parts}))
@@ -167,19 +167,19 @@ def rendered(name: str, parts: Mapping[str, Any], hovers: Mapping[int, str]) -> 
 
 
 def _pages() -> Environment:
-    """Every word in a template is escaped but for drawings and charts, which do so themselves."""
+    """Return the template environment. It escapes all text except drawings and charts, which escape themselves."""
     pages = Environment(loader=PackageLoader("sweeper.results"), autoescape=True, undefined=StrictUndefined)
     pages.trim_blocks = pages.lstrip_blocks = True
     return pages
 
 
 def _script(value: Any) -> str:
-    """JSON that is safe inside a script element."""
+    """Return JSON that is safe inside a script element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def question(text: str) -> str:
-    """The first comment of a search space, without what only editors read."""
+    """Return the first comment of a search space, without lines meant for editors."""
     lines = text.lstrip().splitlines()
     comment = []
     for line in lines:
@@ -206,7 +206,7 @@ def _won(won: Winner, drawing: FigureResult) -> dict[str, object]:
 
 
 def _corrected(epoch: Epoch) -> list[list[str]]:
-    """What posterior correction gives, where it was tried: metric, without it, with it, tau."""
+    """Return rows of metric, uncorrected and corrected value, and tau, if posterior correction was tried."""
     plain = epoch.plain or epoch.val
     return [
         [name, f"{plain.value(name):.4f}" if plain else "", f"{one.value:.4f}", f"{one.tau:.2f}"]
@@ -218,11 +218,11 @@ def _corrected(epoch: Epoch) -> list[list[str]]:
 def _same_submissions(one: StudyStatus) -> Iterator[str]:
     for final in one.finals:
         for same in studies.same_submissions(final.folder):
-            yield f"The submission of final {final.number} is byte for byte that of {same.name}."
+            yield f"The submission of final model {final.number} is byte for byte identical to that of {same.name}."
 
 
 def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:
-    """Commands, and what each does."""
+    """Yield commands, and what each does."""
     name = one.study.name
     if won:
         yield (
@@ -230,7 +230,7 @@ def _repeat(one: StudyStatus, won: Winner | None) -> Iterator[tuple[str, str]]:
             "train the winner again",
         )
         yield f"sweep best {name} --export submission", "retrain it on train and val, and predict test"
-    yield one.resume, "go on with the study, or begin it where its folder is gone"
+    yield one.resume, "resume the study, or start it if its folder is gone"
     yield f"sweep show {name}/TRIAL", "one trial in detail"
     yield f"sweep ui {name}", "every curve and file of every trial, in MLflow"
     if one.study.database.exists():

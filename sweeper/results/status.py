@@ -1,4 +1,4 @@
-"""How things stand in this folder: its studies, and the command that comes next."""
+"""The status of the studies in this folder, and the next command."""
 
 import shlex
 from collections import Counter
@@ -26,9 +26,9 @@ from trainers.support.position import Position
 SPACES = Path("search_spaces")
 
 
-# ------------------------------------------------------------------------------------------ telling
+# ------------------------------------------------------------------------------------------ text
 def status(one: StudyStatus) -> Iterator[str]:
-    """A study in a few lines: how far it is, what is best, where it lies, what comes next."""
+    """Yield the status of a study in a few lines: progress, best trial, location, next command."""
     count: Counter[str] = Counter(result.state for result in one.results)
     parts = [f"{count[state]} {state.lower()}" for state in trial.STATUS if count[state]]
     planned = f" of {one.planned}" if one.planned else ""
@@ -93,7 +93,7 @@ def next_command(one: StudyStatus) -> str:
 
 
 def here() -> Iterator[str]:
-    """The state of this folder, and the next command."""
+    """Yield the state of each study in this folder, and the next command."""
     there = [status_of(study) for study in studies()]
     for one in there:
         planned = f"/{one.planned}" if one.planned else ""
@@ -110,9 +110,9 @@ def here() -> Iterator[str]:
 
 
 def _first_command(space: Path | None) -> str:
-    """Draw the data that the space asks for, if nothing is there, or run it."""
+    """Return the command that runs the space, or that creates its demo data if there is none."""
     if space is None:
-        return "sweep run PHOTOS --hours 1, with a folder of class folders or a table; or sweep run SPACE.yaml"
+        return "sweep run PHOTOS --hours 1 (PHOTOS: a folder of class folders, or a table), or sweep run SPACE.yaml"
     from sweeper.space import yaml_io
 
     try:
@@ -126,12 +126,12 @@ def _first_command(space: Path | None) -> str:
 
 # ------------------------------------------------------------------------------------- the hours
 class Spent(NamedTuple):
-    """Seconds: while a trial was in an epoch, of all retrainings, between trials, and of the budget that are left."""
+    """Seconds spent in epochs of trials, in retrainings and between trials, and seconds left of the budget."""
 
     trials: float
     retraining: float
     between_trials: float
-    unused: float  # less than none where it ended late
+    unused: float  # negative if the study ended late
 
     @property
     def words(self) -> str:
@@ -142,7 +142,7 @@ class Spent(NamedTuple):
 
 
 def spent(one: StudyStatus) -> Spent | None:
-    """How a study used its budget of hours; None where it has none, or still runs."""
+    """Return how a study used its budget of hours; None if it has none or still runs."""
     if one.hours is None or one.holder:
         return None
     swept, trials = records.elapsed_seconds(one.study), records.seconds(one.study)
@@ -153,13 +153,13 @@ def spent(one: StudyStatus) -> Spent | None:
 # ---------------------------------------------------------------------------------------- watching
 @dataclass(frozen=True)
 class Watched:
-    """A study that another process sweeps, as its files say it."""
+    """A study that another process is running, read from its files."""
 
     study: StudyFolder
 
     @property
     def names(self) -> dict[str, str]:
-        """The short names of its open values."""
+        """The short names of its parameters."""
         return parameter_names(opened(study_file.identity(self.study).get("train")))
 
     def look(self) -> StudyStatus:
@@ -172,7 +172,7 @@ class Watched:
         return records.history(RunFolder(job.folder))
 
     def retrained(self) -> Iterator[tuple[Job, TrialResult]]:
-        """The final models and confirmations, each with how it stands."""
+        """Yield the jobs of final models and confirmations, each with its status so far."""
         running = {Path(one.folder).parts[-2:] for one in self._running()}
         for folder in records.retrainings(self.study):
             if job := _here(folder):
@@ -181,11 +181,11 @@ class Watched:
                 yield job, ended or records.result_of(job, records.history(folder), state)
 
     def positions(self) -> dict[int, tuple[str, Position | None]]:
-        """The slot of each running trial, and how far its epoch is."""
+        """Return the slot of each running trial, and its position in the current epoch."""
         return {one.trial: (one.slot, one.at) for one in self._running()}
 
     def _running(self) -> tuple[RunningTrial, ...]:
-        """What running.json says; nothing while that is being written."""
+        """Return the trials in running.json; none while it is being written."""
         try:
             return RunningTrials.model_validate_json(self.study.running.read_bytes()).trials
         except (FileNotFoundError, ValidationError):
@@ -193,19 +193,19 @@ class Watched:
 
 
 def _here(folder: RunFolder) -> Job | None:
-    """The job of a run whose folder may have been moved since."""
+    """Return the job of a run, with its current folder, as that may have moved."""
     job = records.read_config(folder)
     return job and job.model_copy(update={"folder": folder.root})
 
 
 # ------------------------------------------------------------------------------------------ as JSON
 def report(one: StudyStatus) -> dict[str, Any]:
-    """What `status` tells, as one JSON document."""
+    """Return the status as one JSON document."""
     return {"schema_version": 1, **document(one), "orphans": [asdict(orphan) for orphan in gpu_processes.found()]}
 
 
 def document(one: StudyStatus) -> dict[str, Any]:
-    """A study, without what is true of the whole machine."""
+    """Return the status of a study alone, without facts about the machine."""
     used = spent(one)
     return {
         "study": one.study.name,
@@ -224,7 +224,7 @@ def document(one: StudyStatus) -> dict[str, Any]:
 
 
 def everything() -> dict[str, Any]:
-    """All studies here."""
+    """Return the status of all studies in this folder."""
     return {"schema_version": 1, "studies": [document(status_of(study)) for study in studies()]}
 
 

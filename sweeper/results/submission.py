@@ -1,4 +1,4 @@
-"""Predictions to a submission: a checked zip, tables by name; their bytes depend on the predictions alone."""
+"""Submissions: a verified zip and tables by name, whose bytes depend only on the predictions."""
 
 import csv
 import io
@@ -35,9 +35,9 @@ Predictions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Submission:
-    """What was written: the zip, its sha256, how many images it answers for, and what its numbers mean.
+    """The files that were written: the zip, its sha256, its number of images, and the meaning of its numbers.
 
-    Without a zip where `refused` says why a line of numbers cannot hold the answers; the table then has them.
+    If `refused` gives a reason why lines of numbers cannot hold the answers, there is no zip, only the table.
     """
 
     path: Path | None
@@ -45,11 +45,11 @@ class Submission:
     images: int
     classes: tuple["Category", ...]  # in the order of the numbers
     table: Path | None  # predictions.csv, for layouts whose classes have names on disk
-    formulas: bool = False  # a name in it is one to a spreadsheet
+    formulas: bool = False  # a spreadsheet would read a name in it as a formula
     refused: str = ""
 
     def renumbered(self) -> "Iterator[tuple[Category, int]]":
-        """Categories whose classes are numbers themselves, but other ones: each with the first that differs."""
+        """Yield each category whose class names are different numbers, with the first index that differs."""
         for category in self.classes if self.path else ():
             if all(name.isdecimal() for name in category.classes):
                 differing = (k for k, name in enumerate(category.classes) if name != str(k))
@@ -57,32 +57,35 @@ class Submission:
 
 
 def choose(logits: NDArray[Any], categories: Sequence["Category"]) -> Predictions:
-    """The likeliest class of every category with one answer, of equals the first; flags 0/1 of those with several.
+    """Choose the likeliest class (the first of equals) per category, or 0/1 flags if it has several answers.
 
     logits [N, sum of classes], categories one after the other -> [N, D] int64, laid out like the labels of rows,
-    0-based inside each category. Raises EnvironmentFault for another width, or where a score is not a number.
+    0-based inside each category. Raises EnvironmentFault for another width, or if a score is not finite.
     """
     width = sum(len(category.classes) for category in categories)
     if logits.ndim != 2 or logits.shape[1] != width:
-        raise EnvironmentFault(f"the scores have shape {logits.shape}; [images, {width}] was expected")
+        raise EnvironmentFault(f"the scores have shape {logits.shape}; expected [images, {width}]")
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
-        raise EnvironmentFault(f"the scores of {bad} test images are not numbers", help="retrain it in fp32")
+        raise EnvironmentFault(
+            f"the scores of {bad} test images are not finite numbers", help="retrain the model in fp32"
+        )
     parts = [(logits[:, span.classes], span.category.multi) for span in spans(categories)]
     chosen = [part > 0 if several else part.argmax(axis=1)[:, None] for part, several in parts]
     return np.concatenate(chosen, axis=1).astype(np.int64)
 
 
 def text(predictions: Predictions) -> str:
-    """One line an image, integers separated by single spaces, LF, no header."""
+    """Return one line per image: integers separated by single spaces, LF, no header."""
     return "".join(" ".join(map(str, row)) + "\n" for row in predictions.tolist())
 
 
 def export(folder: RunFolder, table: "Table", data: DataConfig) -> Submission:
-    """Turn the test scores in `folder` into prediction.txt and submission.zip (and predictions.csv), checked.
+    """Turn the test scores in `folder` into prediction.txt, a verified submission.zip, and predictions.csv.
 
-    The lines follow the order of the table's test rows. The same scores give the same bytes on every machine. Where a
-    category has several answers there is predictions.csv alone, its cells parted as `data` parts those of its own.
+    The lines follow the order of the table's test rows. The same scores give the same bytes on every machine.
+    predictions.csv is written if classes have names on disk. If a category has several answers, it is the only file;
+    its cells use the separator of `data`.
     """
     rows, several = table.split("test"), [category.name for category in table.categories if category.multi]
     predictions = choose(load_array(folder.test_logits), table.categories)
@@ -93,7 +96,7 @@ def export(folder: RunFolder, table: "Table", data: DataConfig) -> Submission:
     formulas = named and any(map(_formula, _names(table)))
     if several:
         which = f"categories with several answers ({', '.join(several)})"
-        why = f"{MEMBER} holds one class number for each category, and the data set has {which}"
+        why = f"{MEMBER} holds one class number per category, but the data set has {which}"
         return Submission(None, None, len(rows), table.categories, by_name, formulas, why)
     body = text(predictions)
     write_text(folder.prediction, body)
@@ -104,7 +107,7 @@ def export(folder: RunFolder, table: "Table", data: DataConfig) -> Submission:
 
 
 def _pack(path: Path, body: str) -> None:
-    """Stored, not deflated: compressors differ from machine to machine. No date, no owner."""
+    """Write the zip without date or owner. It is stored, not deflated, as compressors differ between machines."""
     entry = zipfile.ZipInfo(MEMBER, date_time=(1980, 1, 1, 0, 0, 0))
     entry.create_system = 3  # unix
     entry.external_attr = 0o100644 << 16
@@ -113,10 +116,10 @@ def _pack(path: Path, body: str) -> None:
 
 
 def _csv(predictions: Predictions, table: "Table", separator: str) -> str:
-    """The names as they are, quoted where CSV asks for it, also those that a spreadsheet takes for formulas.
+    """Return the answers as CSV with unchanged names, even those that a spreadsheet reads as formulas.
 
-    Programs join on these names, so none is changed here; whoever exports is told of them. Of several answers all
-    stand in the cell; none, where an image has none of the classes.
+    Programs join on these names; `sweep best` warns about formulas instead. A cell holds all answers of a category
+    with several, and is empty if the image has none of the classes.
     """
     places, lines = spans(table.categories), list[list[str]]()
     for row, labels in zip(table.split("test"), predictions.tolist(), strict=True):
@@ -126,19 +129,19 @@ def _csv(predictions: Predictions, table: "Table", separator: str) -> str:
 
 
 def _names(table: "Table") -> Iterator[str]:
-    """All that can stand in predictions.csv."""
+    """Yield every name that can appear in predictions.csv."""
     yield from (row.path for row in table.split("test"))
     for category in table.categories:
         yield from (category.name, *category.classes)
 
 
 def _formula(name: str) -> bool:
-    """Whether a spreadsheet computes `name`; plain numbers with a sign do no harm."""
+    """True if a spreadsheet would evaluate `name`; plain signed numbers are harmless."""
     return name.startswith(("=", "+", "-", "@")) and not name[1:].replace(".", "", 1).isdecimal()
 
 
 def verify(path: Path, widths: Sequence[int], images: int) -> None:
-    """Read a submission back and raise DataError with everything a board would refuse.
+    """Read a submission back and raise DataError with everything that a board would reject.
 
     widths: number of classes of each category; images: number of test images.
     """
@@ -149,7 +152,7 @@ def verify(path: Path, widths: Sequence[int], images: int) -> None:
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError([Fault(str(path), f"not a readable zip: {error}")]) from error
     if names != [MEMBER]:
-        raise DataError([Fault(str(path), f"holds {names}; exactly one file {MEMBER} is asked for")])
+        raise DataError([Fault(str(path), f"holds {names} instead of exactly one file {MEMBER}")])
     if faults := list(_faults(body, widths, images)):
         raise DataError([Fault(f"{path}:{where}", what) for where, what in faults])
 
@@ -167,19 +170,19 @@ def _faults(body: bytes, widths: Sequence[int], images: int) -> list[tuple[str, 
 def _fault(line: str, widths: Sequence[int]) -> str:
     cells = line.split(" ")
     if len(cells) != len(widths):
-        return f"{len(cells)} values; {len(widths)} categories"
+        return f"{len(cells)} values for {len(widths)} categories"
     for column, (cell, width) in enumerate(zip(cells, widths, strict=True), 1):
         if not cell.isdigit() or int(cell) >= width or str(int(cell)) != cell:
-            return f"column {column}: {cell!r} is not a class of 0 to {width - 1}"
+            return f"column {column}: {cell!r} is not a class from 0 to {width - 1}"
     return ""
 
 
 # ----------------------------------------------------------------------------------------- folds
 def export_folds(won: Winner, folder: RunFolder, table: "Table") -> None:
-    """Write oof.csv, and test_fold_1.csv and so on, as far as predictions of the winner's folds are there.
+    """Write oof.csv, test_fold_1.csv and so on, if the predictions of the winner's folds exist.
 
-    All are the probabilities of one view of an image, with the correction and the temperatures that were fitted to
-    all folds together: so a model that learns from the first may be given the others.
+    All hold the probabilities of one view per image, with the correction and temperatures fitted to all folds
+    together, so that a stacking model trained on oof.csv can be applied to the others.
     """
     folds, epoch = won.job.recipe.folds, won.epoch
     places = [fold.val_logits for fold in won.study.trial(won.result.number).folds]
@@ -197,7 +200,7 @@ def export_folds(won: Winner, folder: RunFolder, table: "Table") -> None:
 
 
 def _export_test(won: Winner, epoch: Epoch, folder: RunFolder, table: "Table", number: int) -> None:
-    """The predictions of the test images by the model of a fold."""
+    """Write the predictions of the test images by the model of one fold, if they exist."""
     place = folder.test_logits_of_fold(number)
     if not place.exists():
         return
@@ -208,7 +211,7 @@ def _export_test(won: Winner, epoch: Epoch, folder: RunFolder, table: "Table", n
 
 
 def _probabilities(won: Winner, epoch: Epoch, table: "Table", logits: NDArray[Any]) -> NDArray[Any]:
-    """Those of logits [N, sum C] as networks give them."""
+    """Return the corrected, calibrated probabilities of raw logits [N, sum C]."""
     tau = won.job.recipe.train.posthoc_logit_adjustment.strength(epoch, won.result.metric)
     pool = splitting.pooled(table).split("val")
     counts = class_counts(label_matrix(pool, table.categories), table.categories)
@@ -217,7 +220,7 @@ def _probabilities(won: Winner, epoch: Epoch, table: "Table", logits: NDArray[An
 
 
 def _columns(table: "Table") -> list[str]:
-    """One for each class, as in `colour=red`."""
+    """Return one column name per class, such as `colour=red`."""
     return [f"{category.name}={name}" for category in table.categories for name in category.classes]
 
 
@@ -234,18 +237,18 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def fold_lines(folder: RunFolder) -> Iterator[str]:
-    """What lies in the folder of a final, and why that is not all; nothing of one without folds."""
+    """Yield the fold files in the folder of a final model, and why some are missing; nothing without folds."""
     job = records.read_config(folder)
     if job is None or not job.recipe.folds or job.ensemble:  # its members have theirs
         return
     result = records.read_result(folder.study.trial(job.trial))
     if not folder.out_of_fold.exists():
         is_whole = result is not None and result.state == "COMPLETE"
-        removed = "keep_checkpoints, or sweep clean, has removed the predictions of the folds"
-        yield f"folds:      no oof.csv: {removed if is_whole else f'trial {job.trial} has not trained all folds'}"
+        removed = "keep_checkpoints or sweep clean has removed the predictions of the folds"
+        yield f"folds:      no oof.csv: {removed if is_whole else f'trial {job.trial} did not train all folds'}"
         return
     tests = [folder.test_of_fold(number) for number in takewhile(lambda n: folder.test_of_fold(n).exists(), count(1))]
     more = f", {tests[0].name} to {tests[-1].name}" if tests else ""
     yield f"folds:      {folder.out_of_fold.name}{more}, probabilities by image and class"
     if not tests and folder.test_logits.exists():
-        yield "            none of test: keep_checkpoints, or sweep clean, has removed the models of the folds"
+        yield "            no test predictions: keep_checkpoints or sweep clean has removed the models of the folds"

@@ -19,22 +19,22 @@ from sweeper.trial import Job, TrialResult
 from trainers.config import TrainConfig
 from trainers.epoch import Epoch
 
-MAX_EPOCHS, MAX_CLASSES, MAX_CONFUSIONS, LOG_LINES = 12, 10, 10, 10  # that are shown
+MAX_EPOCHS, MAX_CLASSES, MAX_CONFUSIONS, LOG_LINES = 12, 10, 10, 10  # limits of what is shown
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How a class fares on val: the images that have it, and the share of them that are said to have it."""
+    """The score of a class on val: the images that have it, and the share of them that were found."""
 
     category: str
     name: str
     images: int
-    recall: float | None  # None where no image has it
+    recall: float | None  # None if no image has the class
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of val with one class that are taken for another."""
+    """Images of val with one class that were predicted as another."""
 
     category: str
     true: str
@@ -44,7 +44,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the predictions on val show; `trouble` says why they do not."""
+    """The scores and confusions of the predictions on val; `trouble` is the reason if there are none."""
 
     classes: tuple[ClassScore, ...] = ()
     confusions: tuple[Confusion, ...] = ()
@@ -53,7 +53,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class TrialView:
-    """A trial as its folder tells it; `rank` is its place among the completed ones."""
+    """A trial read from its folder; `rank` is its place among the completed ones."""
 
     study: StudyFolder
     job: Job
@@ -71,25 +71,25 @@ class TrialView:
 
     @cached_property
     def differences(self) -> list[str]:
-        """One line for each value in which its recipe differs from what its backbone gets by default."""
+        """One line for each value in which the recipe differs from the default of its backbone."""
         train = self.job.recipe.train
         given = {"backbone": train.backbone, "pretrained": train.pretrained}
-        length = {"epochs": train.epochs}  # on which the others depend
+        length = {"epochs": train.epochs}  # other defaults depend on it
         usual = TrainConfig.model_validate(defaults.filled(given | length, self.job.recipe.metric))
         usual = usual.model_copy(update={"epochs": TrainConfig.model_fields["epochs"].default})
         return difference(usual.model_dump(mode="json"), train.model_dump(mode="json"))
 
     @cached_property
     def categories(self) -> dict[str, float]:
-        """The accuracy of each category after the epoch that counts."""
+        """The accuracy of each category at the best epoch."""
         scores = counting_scores(self.study, [self.result]).get(self.result.number)
         return dict(scores.category_accuracy) if scores else {}
 
     @cached_property
     def answers(self) -> Answers:
-        """What its predictions on val show, where they are kept and the data set is as it was."""
+        """The answers from its predictions on val, if these were kept and the data set is unchanged."""
         if not self.folder.val_logits.exists():
-            return Answers(trouble="its predictions on val are not kept")
+            return Answers(trouble="its predictions on val were not kept")
         from sweeper.figures.finished_run import Run
 
         try:
@@ -98,7 +98,7 @@ class TrialView:
             return Answers(trouble=f"{error.what}{f' ({error.where})' if error.where else ''}")
 
     def recipe(self) -> str:
-        """The trial as a search space with nothing left open, which says where it comes from."""
+        """Return the trial as a search space without parameters, with a comment on its origin."""
         number, name = self.result.number, self.study.name
         comment = f"Trial {number} of study {name}: {self._value}."
         return yaml_io.recipe_yaml(f"{name[:57]}-t{number:04d}", self.job.computed, comment=comment)
@@ -110,9 +110,9 @@ class TrialView:
         at = f"epoch {self.result.epoch} of {self.result.planned}"
         return f"{self.result.metric} {format_value(self.result.value, self.result.standard_error)} after {at}"
 
-    # ------------------------------------------------------------------------------------- telling
+    # ------------------------------------------------------------------------------------- output
     def lines(self) -> Iterator[str]:
-        """Everything, for people."""
+        """Yield everything as text."""
         result = self.result
         place = f", rank {self.rank} of {self.ranked}" if self.rank else ""
         yield f"trial {result.number} of {self.study.name}: {result.state.lower()}{place}"
@@ -121,15 +121,15 @@ class TrialView:
             yield f"error: {result.error}"
         if result.params:
             yield from _section("parameters", [[name, flow(value)] for name, value in result.params.items()])
-        yield from ("", f"recipe, where it differs from the default of {result.backbone}:")
-        yield from (f"  {line}" for line in self.differences or ["nowhere"])
+        yield from ("", f"recipe, differences from the default of {result.backbone}:")
+        yield from (f"  {line}" for line in self.differences or ["none"])
         yield from self._epoch_lines()
         if self.categories:
             yield from _section("accuracy by category", [[n, format_value(v)] for n, v in self.categories.items()])
         yield from self._answer_lines()
         yield from _section("files", [[path.name, text.format_bytes(path.stat().st_size)] for path in self._files])
         yield f"  in {text.relative_path(self.folder.root)}"
-        yield from ("", "end of its log:", *(f"  {line}" for line in self._log or ["it is empty"]))
+        yield from ("", "end of its log:", *(f"  {line}" for line in self._log or ["(empty)"]))
 
     def _epoch_lines(self) -> Iterator[str]:
         if not self.epochs:
@@ -143,7 +143,7 @@ class TrialView:
             mark = "*" if one.number == self.result.epoch else ""
             figures = [one.train.loss, one.val.loss if one.val else None, one.known(metric)]
             rows.append([f"{one.number}{mark}", *map(format_value, figures)])
-        yield from _section(f"epochs (* counts), {metric}", [["epoch", "train loss", "val loss", "value"], *rows])
+        yield from _section(f"epochs (*: best), {metric}", [["epoch", "train loss", "val loss", "value"], *rows])
 
     def _answer_lines(self) -> Iterator[str]:
         found = self.answers
@@ -155,7 +155,7 @@ class TrialView:
         less = f", the {MAX_CLASSES} worst of {len(known)}" if len(known) > MAX_CLASSES else ""
         yield from _section(f"recall by class on val{less}", [["category", "class", "images", "recall"], *rows])
         if found.confusions:
-            yield from ("", "commonest confusions on val:")
+            yield from ("", "most common confusions on val:")
         for one in found.confusions[:MAX_CONFUSIONS]:
             yield f"  {one.category}: {one.true} taken for {one.said}, {text.counted(one.images, 'image')}"
 
@@ -171,7 +171,7 @@ class TrialView:
             return []
 
     def document(self) -> dict[str, Any]:
-        """The same as plain values for --json."""
+        """Return the trial as plain values for --json."""
         return {
             "schema_version": 1,
             "study": self.study.name,
@@ -189,13 +189,13 @@ class TrialView:
 
 
 def view(name: str) -> TrialView:
-    """The trial called `STUDY/NUMBER`, or `NUMBER` of the last study.
+    """Return the trial called `STUDY/NUMBER`, or `NUMBER` in the latest study.
 
-    Raises UserError, with the nearest numbers, where there is none.
+    Raises UserError, with the nearest numbers, if there is none.
     """
     study_name, _, written = name.rpartition("/")
     if not written.isdecimal():
-        raise UserError(f"'{name}' names no trial", where="sweep show", help="write STUDY/NUMBER, such as focal/4")
+        raise UserError(f"'{name}' is not a trial", where="sweep show", help="write STUDY/NUMBER, such as focal/4")
     study, number = studies.find(study_name or None), int(written)
     results = records.results(study)
     found = next((one for one in results if one.number == number), None)
@@ -208,7 +208,7 @@ def view(name: str) -> TrialView:
 
 
 def _section(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A title and aligned rows below it."""
+    """Yield a title with aligned rows below it."""
     yield from ("", f"{title}:")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -216,7 +216,7 @@ def _section(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _answers(one: Any) -> Answers:
-    """From a run's predictions and its data set. Raises UserError where they do not belong together."""
+    """Compute the answers from a run's predictions and its data set. Raises UserError if they do not match."""
     from sweeper.statistics import confusion
 
     classes: list[ClassScore] = []

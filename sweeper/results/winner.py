@@ -1,4 +1,4 @@
-"""The winner of a study, and the leaders that one validation set cannot tell apart."""
+"""The winner of a study, and the leaders that one validation set cannot distinguish."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,17 +16,16 @@ from trainers.config import Recipe
 from trainers.epoch import Epoch
 from trainers.metrics.definitions import oriented
 
-MAX_CONFIRMED = 5  # leaders that are confirmed
+MAX_CONFIRMED = 5  # leaders to confirm
 
 
-CONFIRMED_WITHOUT_ERROR = 3  # leaders where no standard error is known
+CONFIRMED_WITHOUT_ERROR = 3  # leaders to confirm if no standard error is known
 
 
 def leaders(study: StudyFolder, top: int | None = None) -> list[TrialResult]:
-    """The `top` best of the completed trials, best first; when left out those that val cannot tell from the best, at
-    most five.
+    """Return the `top` best of the completed trials, best first; by default those tied with the best, at most five.
 
-    Three where the metric has no standard error. Raises NoResult where no trial completed.
+    If the metric has no standard error, the default is three. Raises NoResult if no trial completed.
     """
     results = records.results(study)
     ranked = [row for row in Ranking.of(results, study).rows if row["state"] == "COMPLETE"]
@@ -40,7 +39,7 @@ def leaders(study: StudyFolder, top: int | None = None) -> list[TrialResult]:
 
 
 def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
-    """The values with new seeds that are on record, by trial."""
+    """Return the recorded values with new seeds, by trial."""
     values: dict[int, list[float]] = {}
     for path in sorted(study.confirmations.glob("*/result.json")):
         result = records.read_result(RunFolder(path.parent))
@@ -50,57 +49,57 @@ def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
 
 
 def judged_on(epoch: Epoch | None) -> str:
-    """Of what the value after an epoch is, in words."""
+    """Return the images that an epoch's value was measured on, such as `val` or `5 folds`."""
     return f"{len(epoch.folds)} folds" if epoch and epoch.folds else "val"
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial: how it ended, the job as it was trained, and its values with new seeds, if it has some."""
+    """The best trial: its result, the job as it was trained, and its values with new seeds, if there are any."""
 
     study: StudyFolder
     result: TrialResult
     job: Job
     confirmed: tuple[float, ...] = ()
-    picked: bool = False  # by its number, and not as the best
+    picked: bool = False  # by number, not as the best
 
     @cached_property
     def epoch(self) -> Epoch | None:
-        """The one whose value, weights and predictions are its own; None where it was not tried."""
+        """The epoch that its value, weights and predictions come from; None if the trial never ran."""
         epochs = records.history(self.study.trial(self.result.number))
         return epochs[(self.result.epoch or 1) - 1] if epochs else None
 
     @property
     def judged_on(self) -> str:
-        """Of what its value is, in words."""
+        """The images that its value was measured on, such as `val` or `5 folds`."""
         return judged_on(self.epoch)
 
     @property
     def length(self) -> int:
-        """Epochs of a training on all images: up to the one that counts, of folds their mean."""
+        """Epochs for a training on all images: the number of the best epoch, or its mean over folds."""
         if folds := self.epoch.folds if self.epoch else ():
             return round(mean(fold.epoch for fold in folds))
         return min(self.result.epoch or self.result.planned, self.job.recipe.train.epochs)
 
     @property
     def metric_history(self) -> tuple[float, ...]:
-        """The metric on val after each epoch; of folds the mean of those that came so far."""
+        """The metric on val after each epoch; with folds, the mean over those that got so far."""
         values = [epoch.value(self.result.metric) for epoch in records.history(self.study.trial(self.result.number))]
         epochs = self.job.recipe.train.epochs
         return tuple(mean(values[index::epochs]) for index in range(min(epochs, len(values))))
 
     @property
     def views(self) -> bool:
-        """Whether its predictions gain, or at least do not lose, by the recipe's test-time views on val."""
+        """True if the recipe's test-time views do not worsen its value on val."""
         seen = self.result.tta
         metric, minimize = self.result.metric, self.result.minimize
         return seen is None or oriented(seen.value(metric), minimize=minimize) >= self.result.oriented
 
     @property
     def tau(self) -> float | None:
-        """Strength of the posterior correction that it fitted on val; None where its recipe does not ask for that.
+        """The strength of the posterior correction fitted on val; None if its recipe does not request it.
 
-        Where predictions take several views, it is fitted to their mean, whose logits are flatter.
+        If predictions use several views, it is fitted to their mean, whose logits are flatter.
         """
         if not self.job.recipe.train.posthoc_logit_adjustment.fit:
             return None
@@ -112,22 +111,22 @@ class Winner:
 
     @property
     def thresholds(self) -> dict[str, tuple[float, ...]] | None:
-        """The thresholds that it fitted on val, to the views that its predictions take."""
+        """The thresholds fitted on val, for the views that its predictions use."""
         seen = self.result.tta
         return seen.thresholds if self.views and seen else self.epoch.thresholds if self.epoch else None
 
     @property
     def temperature(self) -> dict[str, float]:
-        """The temperatures that it fitted on val, to the views that its predictions take."""
+        """The temperatures fitted on val, for the views that its predictions use."""
         seen = self.result.tta
         return seen.temperature if self.views and seen else self.epoch.temperature if self.epoch else {}
 
 
 def winner(study: StudyFolder) -> Winner:
-    """The completed trial with the best value; among confirmed leaders the one with the best mean over new seeds.
+    """Return the completed trial with the best value, or the confirmed leader with the best mean over new seeds.
 
-    Confirmations count as long as no later trial has overtaken those that were confirmed. Raises NoResult where no
-    trial completed.
+    Confirmations count as long as no unconfirmed trial has overtaken the confirmed ones. Raises NoResult if no trial
+    completed.
     """
     results = records.results(study)
     top = records.best(results)
@@ -135,7 +134,7 @@ def winner(study: StudyFolder) -> Winner:
         raise NoResult(
             f"no trial of {study.name} has completed",
             where=str(study.root),
-            help=f"go on with {studies.resume_command(study)}",
+            help=f"resume it with {studies.resume_command(study)}",
         )
     values = confirmed(study)
     if top.number in values:
@@ -146,16 +145,16 @@ def winner(study: StudyFolder) -> Winner:
 
 
 def chosen(study: StudyFolder, number: int) -> Winner:
-    """A trial that has ended in the place of the best one. Raises UserError where there is none of that number."""
+    """Return the finished trial `number` instead of the best one. Raises UserError if there is none."""
     ended = (result for result in records.results(study) if result.state in ("COMPLETE", "PRUNED"))
     found = {result.number: result for result in ended if result.value is not None}
     if number not in found:
-        raise studies.no_trial(study, number, found, " that has ended with a value")
+        raise studies.no_trial(study, number, found, " that has finished with a value")
     return replace(_winner(study, found[number], tuple(confirmed(study).get(number, ()))), picked=True)
 
 
 def untried(study: StudyFolder, recipe: Recipe, params: Mapping[str, Any]) -> Winner:
-    """The first configuration of a study in the place of the best trial, where there was no time for a search."""
+    """Return the first configuration of a study instead of the best trial, if there was no time for a search."""
     job = Job(
         study=study.name,
         trial=FIRST,
@@ -170,12 +169,14 @@ def untried(study: StudyFolder, recipe: Recipe, params: Mapping[str, Any]) -> Wi
 def _winner(study: StudyFolder, result: TrialResult, values: tuple[float, ...]) -> Winner:
     job = records.read_config(study.trial(result.number))
     if job is None:
-        raise UserError(f"trial {result.number} has lost its config.json", where=str(study.trial(result.number).root))
+        raise UserError(
+            f"the config.json of trial {result.number} is missing", where=str(study.trial(result.number).root)
+        )
     return Winner(study, result, job, values)
 
 
 def recipe(won: Winner) -> str:
-    """The winner as a search space with nothing left open, which says where it comes from."""
+    """Return the winner as a search space without parameters, with a comment on its origin."""
     from sweeper.space import yaml_io
 
     result = won.result
@@ -189,7 +190,7 @@ def recipe(won: Winner) -> str:
 
 
 def document(won: Winner) -> dict[str, Any]:
-    """The same for --json."""
+    """Return the winner as plain values for --json."""
     return {
         "schema_version": 1,
         "study": won.study.name,

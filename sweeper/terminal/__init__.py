@@ -1,1 +1,1 @@
-"""Talks to the person at the terminal."""
+"""Terminal output: messages, tables, progress, and logs."""

@@ -1,4 +1,4 @@
-"""What happens in a sweep as one JSON object a line on stdout, for schedulers."""
+"""The events of a sweep as one JSON object per line on stdout, for schedulers."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 
 def emit(event: str, study: str, stream: TextIO | None = None, **fields: Any) -> None:
-    """Print one event, with the time of this place."""
+    """Print one event, with the local time."""
     now = datetime.now().astimezone().isoformat(timespec="milliseconds")
     line = {"event": event, "time": now, "study": study} | fields
     out = BrokenPipeSafeStream(sys.stdout if stream is None else stream)
@@ -27,7 +27,7 @@ def emit(event: str, study: str, stream: TextIO | None = None, **fields: Any) ->
 
 
 class Events(View):
-    """An event for what begins and ends, and for each epoch; what is said beside goes to stderr."""
+    """Print an event for each start, epoch and finish; other messages go to stderr."""
 
     def __init__(self, known: Known, stream: TextIO | None = None) -> None:
         self._known, self._stream = known, stream
@@ -37,7 +37,7 @@ class Events(View):
         emit("begin", stream=self._stream, **fields)
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
-        """The beginning has it."""
+        """The `begin` event already has it."""
 
     def started(self, job: Job, slot: str) -> None:
         done = len(self._known.history(job))
@@ -68,7 +68,7 @@ class Events(View):
         print_message(text)
 
     def closed(self, _closing: Closing) -> None:
-        """Whoever began the sweep tells its end."""
+        """The caller emits the `end` event."""
 
     def _emit(self, event: str, job: Job, **fields: Any) -> None:
         emit(event, job.study, self._stream, trial=job.trial, kind=job.kind, **fields)

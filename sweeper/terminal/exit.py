@@ -1,4 +1,4 @@
-"""How the program ends: what an error, or a signal, becomes for the person and for the shell."""
+"""The exit of the program: turns errors and signals into a message and an exit code."""
 
 import atexit
 import errno
@@ -15,9 +15,9 @@ from trainers.support.text import visible
 
 
 def fill_in() -> None:
-    """Have nothing's device take the place of a closed stream.
+    """Replace closed standard streams with the null device.
 
-    Else the next file to be opened, a database perhaps, would get its number, and be printed into.
+    Otherwise, the next file to be opened, such as a database, gets the stream's number and receives its output.
     """
     for number, mode in enumerate("rww"):
         try:
@@ -30,7 +30,7 @@ def fill_in() -> None:
 
 
 def complain(text: str) -> None:
-    """On stderr, if anybody listens, in the characters that it has; what would steer a terminal is shown."""
+    """Write to stderr, if it is open, in its own encoding; control characters are shown as escapes."""
     encoding = sys.stderr.encoding or "utf-8"
     try:
         sys.stderr.write(visible(text).encode(encoding, "replace").decode(encoding))
@@ -42,21 +42,21 @@ def complain(text: str) -> None:
 PLACES = {
     errno.ENOSPC: ("the disk is full", "free some space and try again"),
     errno.EDQUOT: ("the disk's quota is used up", "free some space and try again"),
-    errno.EFBIG: ("a file may not grow that large", "see ulimit -f, or the largest file that the disk takes"),
-    errno.EROFS: ("nothing can be written here", "run in a folder that is yours, or name one with SWEEP_HOME"),
-    errno.EACCES: ("this may not be read or written", "mend its permissions, or name another folder with SWEEP_HOME"),
-    errno.EMFILE: ("too many files are open", "raise ulimit -n, or take fewer slots"),
-    errno.ENAMETOOLONG: ("a path is longer than the file system takes", "shorten it"),
-    errno.EEXIST: ("a file lies where a folder is needed", "move it away, or name another folder"),
-    errno.ENOTDIR: ("a file lies where a folder is needed", "move it away, or name another folder with SWEEP_HOME"),
+    errno.EFBIG: ("a file exceeds the size limit", "check ulimit -f, and the largest file that the disk allows"),
+    errno.EROFS: ("this disk is read-only", "run in a folder that you can write to, or set SWEEP_HOME to one"),
+    errno.EACCES: ("permission denied", "fix the permissions, or set SWEEP_HOME to another folder"),
+    errno.EMFILE: ("too many files are open", "raise ulimit -n, or use fewer slots"),
+    errno.ENAMETOOLONG: ("a path is longer than the file system allows", "shorten it"),
+    errno.EEXIST: ("a file exists where a folder is needed", "move it away, or choose another folder"),
+    errno.ENOTDIR: ("a file exists where a folder is needed", "move it away, or set SWEEP_HOME to another folder"),
 }
 
 
 def run_and_exit(command: Callable[[], object]) -> None:
-    """Do `command`: a user's mistake becomes one message and its exit code; our own keep their traceback."""
+    """Run `command`: a user error becomes one message and its exit code; bugs keep their traceback."""
     fill_in()
     signal.signal(signal.SIGTERM, _terminated)
-    atexit.register(gc.freeze)  # or Python looks for cycles in every library once more, half a second at each exit
+    atexit.register(gc.freeze)  # saves half a second of garbage collection at exit
     try:
         command()
     except UserError as error:
@@ -71,5 +71,5 @@ def run_and_exit(command: Callable[[], object]) -> None:
 
 
 def _terminated(number: int, _: FrameType | None) -> NoReturn:
-    """As an exception, so that what is open is closed and who was started is ended."""
+    """Exit by an exception, so that open files are closed and started processes are stopped."""
     sys.exit(128 + number)

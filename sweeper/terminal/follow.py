@@ -1,4 +1,4 @@
-"""Shows a sweep that runs in another process: what its files say, told to a view as if it ran here."""
+"""Follow a sweep that runs in another process: read its files and update a view as if it ran here."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +10,12 @@ from sweeper.trial import OPEN, Closing, Job, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.position import Position
 
-INTERVAL_S = 1.0  # seconds between two looks, and
-SHARE = 0.1  # of the time for looking, at most: there may be ten thousand trials
+INTERVAL_S = 1.0  # seconds between two looks at the files, at least
+SHARE = 0.1  # share of the time spent looking, at most: there may be ten thousand trials
 
 
 class Standing(Protocol):
-    """How a study stands."""
+    """The status of a study."""
 
     @property
     def planned(self) -> int | None: ...
@@ -25,27 +25,27 @@ class Standing(Protocol):
     def best(self) -> TrialResult | None: ...
     @property
     def holder(self) -> object | None:
-        """Who sweeps it; None when nobody does any more."""
+        """The process that runs the study; None if no process does."""
         ...
 
 
 class Source(Protocol):
-    """Reads a study."""
+    """A reader of a study's files."""
 
     def look(self) -> Standing: ...
     def job(self, trial: int) -> Job | None: ...
     def epochs(self, job: Job) -> Sequence[Epoch]: ...
     def retrained(self) -> Iterable[tuple[Job, TrialResult]]:
-        """Runs that no search decides on, each with how it stands; RUNNING where it runs."""
+        """Return confirmations and retrainings, each with its result so far; the state is RUNNING while it runs."""
         ...
 
     def positions(self) -> Mapping[int, tuple[str, Position | None]]:
-        """The slot of each running trial, and how far its epoch is."""
+        """Return the slot of each running trial, and its position in the current epoch."""
         ...
 
 
 def follow(source: Source, view: View) -> None:
-    """Tell `view` what happens to the study until nobody sweeps it any more, or nobody listens."""
+    """Update `view` until no process runs the study any more, or the view's reader is gone."""
     now = source.look()
     view.plan(now.planned, [one for one in now.results if one.state != "RUNNING"])
     ended = {job.folder for job, one in source.retrained() if one.state not in OPEN}
@@ -63,9 +63,9 @@ def follow(source: Source, view: View) -> None:
 
 
 class _Shown:
-    """What a view was told: the runs that have ended, and those that run, with the number of their epochs.
+    """The state that a view has shown: finished runs, and running ones with their number of epochs.
 
-    A trial goes by its number, a run that no search decides on by its folder.
+    Trials are keyed by number, confirmations and retrainings by folder.
     """
 
     def __init__(self, source: Source, view: View, ended: set[int | Path]) -> None:
@@ -83,7 +83,7 @@ class _Shown:
         self.view.moved({trial: at for trial, (_, at) in positions.items() if at})
 
     def _concerns(self, key: int | Path, result: TrialResult) -> bool:
-        """Whether it runs, or did at the last look, or has ended since."""
+        """True if the run is running, was running at the last look, or has finished since."""
         has_ended = result.state not in OPEN and key not in self.ended
         return result.state == "RUNNING" or key in self.running or has_ended
 

@@ -1,4 +1,4 @@
-"""What is said of a sweep before its first trial."""
+"""The heading of a sweep, shown before its first trial."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from sweeper.text import counted
 
 @dataclass(frozen=True)
 class Heading:
-    """What is searched, on what, by what, for how long, and where it can be watched."""
+    """The study, its data, metric, devices and budget, and where to watch it."""
 
     study: str
     source: str
@@ -24,11 +24,11 @@ class Heading:
     hours: float | None
     folder: str
     browse: str | None
-    plan: str | None = None  # of hours alone
-    folds: int | None = None  # trainings that a trial is
+    plan: str | None = None  # for a budget of hours alone
+    folds: int | None = None  # trainings per trial
 
     def lines(self, ended: int, started: int) -> Iterator[str]:
-        """The same as a person reads it, but for the data; of a study with so many trials."""
+        """Yield the heading as text, without the data; the study has `started` trials, `ended` of them finished."""
         left = f", {started - ended} of them to resume" if started > ended else ""
         known = f"; {counted(started, 'trial')} on record{left}" if started else ""
         yield f"study:   {self.study}, {self.source}{known}"
@@ -48,8 +48,12 @@ class Heading:
     def _side_by_side(self) -> str:
         if self.slots == 1:
             return ""
-        return ", as many trials on each as fit and pay" if self.slots == "auto" else f", {self.slots} trials on each"
+        return (
+            ", as many trials on each as fit and save time"
+            if self.slots == "auto"
+            else f", {self.slots} trials on each"
+        )
 
     def document(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Return the heading as plain values."""
         return {name: value for name, value in asdict(self).items() if name != "data"}

@@ -1,4 +1,4 @@
-"""What is said of a study and of its runs, kept in files: the logs, and where running trials are just now."""
+"""Files about a running study: its log, the logs of its runs, and the positions of running trials."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,18 +15,18 @@ from trainers.support import files
 from trainers.support.position import Position
 from trainers.support.text import visible
 
-PUBLISHED_EVERY_S = 1.0  # seconds, at most that often
+PUBLISHED_EVERY_S = 1.0  # seconds between two writes, at least
 
 
 class Log(Lines):
-    """Adds every line to the study's log, and what is said of a run to the run's own."""
+    """Append every line to the study's log, and lines about a run to the run's log as well."""
 
     def __init__(self, path: Path, of_run: Callable[[Job], Path], known: Known | None = None) -> None:
         super().__init__(known)
         self._path, self._of_run = path, of_run
 
     def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
-        """With what was understood of the data, which a person was told before."""
+        """Write the heading, preceded by the data summary that the terminal has already shown."""
         write(self._path, heading.data)
         super().begin(heading, results)
 
@@ -36,14 +36,14 @@ class Log(Lines):
 
 
 class Published(Observer):
-    """Keeps in a file where running trials are, for whoever watches from another process."""
+    """Publish the positions of running trials in a file, for other processes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._running: dict[int, RunningTrial] = {}
         self._positions: Mapping[int, Position] = {}
         self._written: tuple[RunningTrial, ...] = ()
-        self._due = 0.0  # when it may be written again
+        self._due = 0.0  # the earliest time of the next write
 
     def moved(self, positions: Mapping[int, Position]) -> None:
         self._positions = positions
@@ -62,20 +62,20 @@ class Published(Observer):
             self._written, self._due = found, time.monotonic() + PUBLISHED_EVERY_S
 
     def epoch(self, _job: Job, _epoch: Epoch, _best: TrialResult | None) -> None:
-        """The record has it."""
+        """Not published: the record has it."""
 
     def ended(self, job: Job, _result: TrialResult) -> None:
         self._running.pop(job.trial, None)
 
     def note(self, text: str) -> None:
-        """The log has it."""
+        """Not published: the log has it."""
 
     def closed(self, _closing: Closing) -> None:
         self._path.unlink(missing_ok=True)
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
-    """Add dated lines to a log. On a full disk they are lost, and where its folder was taken away."""
+    """Append dated lines to a log. They are lost if the disk is full or the log's folder is gone."""
     _put(path, "".join(f"{visible(summary.stamped(line))}\n" for line in lines), "a")
 
 

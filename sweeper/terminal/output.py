@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, messages on stderr, tables, and counters."""
+"""Output of commands: results on stdout, messages on stderr, tables, and progress counters."""
 
 import os
 import select
@@ -21,7 +21,7 @@ from trainers.support.text import visible
 
 
 def is_interactive(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a person watches `stream` on a terminal that can move its cursor."""
+    """True if `stream` is a terminal that can move its cursor, and not in CI."""
     if environment.get("CI") or environment.get("TERM", "dumb") in ("dumb", "unknown", ""):
         return False
     with suppress(ValueError, OSError):
@@ -30,7 +30,7 @@ def is_interactive(stream: TextIO, environment: Mapping[str, str] = os.environ) 
 
 
 class BrokenPipeSafeStream:
-    """A text stream that may be gone: what cannot be written is dropped, what it cannot encode becomes `?`."""
+    """A text stream whose reader may be gone: lost output is dropped, and unencodable characters become `?`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -51,12 +51,12 @@ class BrokenPipeSafeStream:
             act()
         except (OSError, ValueError) as error:
             if full(error):
-                return  # a log on a full disk: what comes when there is room again will be in it
+                return  # a log on a full disk gets new lines again once there is space
             self.gone = True
             _let_go(self._stream)
 
     def is_gone(self) -> bool:
-        """Whether nobody reads it any more, without writing to it."""
+        """True if nobody reads the stream any more; checks without writing."""
         with suppress(OSError, ValueError):
             pipe = select.poll()
             pipe.register(self._stream.fileno(), 0)
@@ -75,12 +75,12 @@ class BrokenPipeSafeStream:
 
     @property
     def blocks(self) -> str:
-        """Characters of a sparkline that it can show."""
+        """The sparkline characters that it can encode."""
         return self._shown(summary.BLOCKS, summary.ASCII_BLOCKS)
 
     @property
     def bar(self) -> str:
-        """Characters of what is done and what is left that it can show."""
+        """The characters for the done and remaining parts of a progress bar that it can encode."""
         return self._shown(summary.BAR, summary.ASCII_BAR)
 
     def _shown(self, characters: str, ascii: str) -> str:
@@ -92,7 +92,7 @@ class BrokenPipeSafeStream:
 
 
 def _let_go(stream: TextIO) -> None:
-    """Point a closed stream at nothing, so that Python does not stumble over it when it ends."""
+    """Point a closed stream at the null device, so that Python does not fail to flush it at exit."""
     with suppress(OSError, ValueError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, stream.fileno())
@@ -100,15 +100,15 @@ def _let_go(stream: TextIO) -> None:
 
 
 def console(out: BrokenPipeSafeStream) -> Console:
-    """Rich's, which leaves names as they are."""
+    """Return a Rich console that prints names unchanged, without markup."""
     colours: Any = None if os.environ.get("NO_COLOR") else "auto"
     return Console(file=out, color_system=colours, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
 
 
 def print_result(text: str, stream: TextIO | None = None) -> None:
-    """A result on stdout, or wherever `stream` says; nothing happens when nobody listens any more.
+    """Print a result to stdout or to `stream`; does nothing if the reader is gone.
 
-    What would steer a terminal, in names of whoever's making, is shown as an escape.
+    Control characters, which names can contain, are shown as escapes.
     """
     target = BrokenPipeSafeStream(sys.stdout if stream is None else stream)
     target.write(f"{visible(text)}\n")
@@ -116,21 +116,21 @@ def print_result(text: str, stream: TextIO | None = None) -> None:
 
 
 def print_message(text: str) -> None:
-    """Anything that is no result, on stderr."""
+    """Print anything that is not a result to stderr."""
     print_result(text, sys.stderr)
 
 
 def columns() -> int | None:
-    """Of the terminal that a person watches; None where nobody does."""
+    """Return the width of the terminal; None if stdout is not interactive."""
     return shutil.get_terminal_size().columns if is_interactive(sys.stdout) else None
 
 
 def print_table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO | None = None, *, more: str = ""
 ) -> None:
-    """A table on stdout: on a terminal with the columns that fit, the first before the others; whole anywhere else.
+    """Print a table to stdout: only the columns that fit on a terminal, the first ones preferred; otherwise all.
 
-    `more` says how to see what a terminal has no room for.
+    `more` explains how to see the columns that do not fit.
     """
     stream = sys.stdout if stream is None else stream
     if is_interactive(stream):
@@ -141,7 +141,7 @@ def print_table(
 
 
 def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table, whole."""
+    """Yield the lines of a table with all columns."""
     rows, widths, right = _laid_out(headers, rows)
     for row in [headers, *rows]:
         cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
@@ -149,7 +149,7 @@ def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[s
 
 
 def _laid_out(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int], list[bool]]:
-    """The cells as they may be shown, the columns' widths, and which of them hold numbers."""
+    """Return the cells with control characters escaped, the columns' widths, and the columns that hold numbers."""
     cells = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     return cells, widths, [all(_numeric(row[i]) for row in cells) for i in range(len(headers))]
@@ -159,7 +159,7 @@ def _numeric(cell: str) -> bool:
     return not cell or cell[0].isdigit() or cell[0] in "-."
 
 
-GAP, EDGES = 2, 2  # characters between two columns, and beside all of them
+GAP, EDGES = 2, 2  # characters between two columns, and around the table
 
 
 def _pretty(headers: Sequence[str], rows: Sequence[Sequence[str]], more: str, to: BrokenPipeSafeStream) -> None:
@@ -176,7 +176,7 @@ def _pretty(headers: Sequence[str], rows: Sequence[Sequence[str]], more: str, to
 
 
 def _fitting(widths: Sequence[int], room: int) -> list[int]:
-    """Which columns fit side by side, one after the other, those that are too wide passed over; the first always."""
+    """Return the columns that fit side by side, in order, skipping those too wide; the first is always included."""
     fitting = [0]
     for i in range(1, len(widths)):
         if sum(widths[j] for j in (*fitting, i)) + GAP * len(fitting) + EDGES <= room:
@@ -184,7 +184,7 @@ def _fitting(widths: Sequence[int], room: int) -> list[int]:
     return fitting
 
 
-SOON = 0.1  # seconds; work that takes less shows no bar
+SOON = 0.1  # seconds; shorter work shows no bar
 
 
 PROGRESS_INTERVAL_S = 5.0  # seconds between two lines
@@ -195,7 +195,7 @@ Count = Callable[[int, int], None]
 
 @contextmanager
 def counting(what: str) -> Iterator[Count]:
-    """Call what it gives with done and total: a bar on a terminal, a line every few seconds elsewhere."""
+    """Yield a function to call with done and total: shows a bar on a terminal, else a line every few seconds."""
     if not is_interactive(sys.stderr):
         yield _lines(what)
         return

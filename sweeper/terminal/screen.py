@@ -1,4 +1,4 @@
-"""The last lines of a terminal, rewritten in place: only those that have changed, and nothing where none has."""
+"""The last lines of a terminal, rewritten in place; only lines that changed are written."""
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -9,7 +9,7 @@ CLEAR_LINE, CLEAR_REST = "\x1b[2K", "\x1b[J"
 
 
 class Screen:
-    """A frame at the end of a terminal, and lines that go by above it. The cursor waits at its last line."""
+    """A frame at the bottom of a terminal, with lines scrolling above it. The cursor stays on its last line."""
 
     def __init__(self, out: BrokenPipeSafeStream) -> None:
         self._out, self._console = out, console(out)
@@ -18,11 +18,11 @@ class Screen:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines of the terminal, as it is now."""
+        """The current columns and lines of the terminal."""
         return self._console.size
 
     def draw(self, frame: RenderableType) -> None:
-        """Show `frame` in the place of the one before."""
+        """Replace the previous frame with `frame`."""
         lines = self._rendered(frame)
         if self._console.width != self._width or len(lines) < len(self._lines):
             self._put(self._erased() + "\r\n".join(lines) + "\r")
@@ -37,13 +37,13 @@ class Screen:
         self._lines = frame
 
     def close(self) -> None:
-        """Leave the frame as it is; what follows stands below it."""
+        """Leave the frame in place; later output appears below it."""
         if self._lines:
             self._put("\r\n")
         self._lines = []
 
     def _rendered(self, frame: RenderableType) -> list[str]:
-        """The lines of the frame, as many as there is room for."""
+        """Return the lines of the frame that fit the terminal."""
         lines, room = self._printed(frame), max(2, self._console.height - 1)
         return lines if len(lines) <= room else [*lines[: room - 1], "..."]
 
@@ -53,14 +53,14 @@ class Screen:
         return [line.rstrip() for line in printed.get().splitlines()]
 
     def _erased(self) -> str:
-        """What removes the frame. A terminal that was made narrower has wrapped its lines meanwhile."""
+        """Return the codes that erase the frame. A terminal that was made narrower has wrapped its lines."""
         width = max(1, self._console.width)
         above = sum(max(1, -(-Text.from_ansi(line).cell_len // width)) for line in self._lines[:-1])
         self._lines = []
         return _up(above) + CLEAR_REST
 
     def _changed(self, lines: list[str]) -> str:
-        """What makes the frame into these lines, at least as many."""
+        """Return the codes that turn the frame into these lines, which must be at least as many."""
         before = self._lines + [""] * (len(lines) - len(self._lines))
         pairs = zip(before, lines, strict=True)
         return _up(len(self._lines) - 1) + "\r\n".join(

@@ -1,4 +1,4 @@
-"""What a person wants to know of a running sweep, in figures and short words. How it is drawn is no matter here."""
+"""The state of a running sweep as figures and short texts, independent of how they are drawn."""
 
 import time
 from collections import Counter
@@ -21,9 +21,9 @@ def _none(_: Job) -> Sequence[Epoch]:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a study's trials before they start."""
+    """Facts about a study's trials that are known before they start."""
 
-    names: Mapping[str, str] = field(default_factory=dict)  # the short names of open values
+    names: Mapping[str, str] = field(default_factory=dict)  # the short names of parameters
     history: Callable[[Job], Sequence[Epoch]] = _none  # the epochs on record
 
 
@@ -35,18 +35,18 @@ class RunningRow:
     slot: str
     epochs: list[Epoch] = field(default_factory=list)
     names: Mapping[str, str] = field(default_factory=dict)
-    at: Position | None = None  # how far its epoch is
-    loads: bool = True  # libraries and data, before its first batch
+    at: Position | None = None  # in the current epoch
+    loads: bool = True  # is loading libraries and data, before its first batch
 
     @property
     def parameters(self) -> str:
-        """The trial's open values as the leaderboard writes them: `lr 0.00123, gamma 2.1`."""
+        """The trial's parameters in the format of the leaderboard: `lr 0.00123, gamma 2.1`."""
         found = self.job.params.items()
         return ", ".join(f"{self.names.get(name, name)} {_written(value)}" for name, value in found)
 
     @property
     def split(self) -> str:
-        """What its values are of."""
+        """The split that its values are measured on."""
         return _split(self.epochs[-1]) if self.epochs else "train" if self.job.kind == "final" else "val"
 
     @property
@@ -55,18 +55,18 @@ class RunningRow:
 
     @property
     def done(self) -> int:
-        """Epochs done, those of an earlier sweep included."""
+        """Epochs done, including those of an earlier session."""
         return self.epochs[-1].number if self.epochs else 0
 
     @property
     def values(self) -> list[float]:
-        """The metric after each epoch; without val that of train, or train's loss."""
+        """The metric after each epoch, on val, else on train; the train loss if the metric is unknown."""
         known = [(epoch.known(self.job.recipe.metric), epoch.train.loss) for epoch in self.epochs]
         return [loss if value is None else value for value, loss in known]
 
     @property
     def seconds_left(self) -> float | None:
-        """By the mean of the last three epochs; None before there is one."""
+        """The remaining seconds, by the mean of the last three epochs; None before the first."""
         if not self.epochs:
             return None
         recent = [epoch.seconds for epoch in self.epochs[-3:]]
@@ -75,13 +75,13 @@ class RunningRow:
 
 @dataclass
 class SweepSummary:
-    """The sweep: what runs, what has ended, what is best, how long it will take."""
+    """The state of a sweep: running and finished trials, the best one, and the remaining time."""
 
     rows: dict[int, RunningRow] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
     paused: set[int] = field(default_factory=set)
     known: Known = field(default_factory=Known)
-    split: str = "val"  # what the values of trials are of
+    split: str = "val"  # that the values of trials are measured on
     total: int | None = None
     best: TrialResult | None = None
     _spent: list[float] = field(default_factory=list)
@@ -89,14 +89,14 @@ class SweepSummary:
     _deadline: float | None = None
 
     def plan(self, total: int | None, results: Sequence[TrialResult], seconds: float | None = None) -> None:
-        """The trials planned in all, those of earlier sweeps, whose open ones run again, and the seconds left."""
+        """Set the planned number of trials, the earlier results (unfinished ones run again), and the seconds left."""
         self.total = total
         self._deadline = None if seconds is None else time.monotonic() + seconds
         for result in results:
             self.end(result)
 
     def start(self, job: Job, slot: str) -> RunningRow:
-        """A run begins, or goes on after the epochs on record."""
+        """Add a run that starts, or resumes after its recorded epochs."""
         row = RunningRow(job, slot, list(self.known.history(job)), self.known.names)
         self.rows[job.trial], self.split = row, row.split
         self.paused.discard(job.trial)
@@ -115,7 +115,7 @@ class SweepSummary:
             row.loads = row.loads and row.at is None
 
     def end(self, result: TrialResult, *, counts: bool = True) -> None:
-        """A run ends; one that is none of the planned trials does not count as one."""
+        """Remove a run that has finished or stopped; it only counts as a trial with `counts`."""
         self.rows.pop(result.number, None)
         self.paused.discard(result.number)
         if result.state == "PAUSED":
@@ -134,12 +134,12 @@ class SweepSummary:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the whole sweep, by its trials or its hours, whichever end first."""
+        """The remaining seconds of the sweep, by its trials or its hours, whichever end first."""
         deadline = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         return min((left for left in (self._trials_left(), deadline) if left is not None), default=None)
 
     def _trials_left(self) -> float | None:
-        """Seconds for what runs, and for the trials to come at the mean time of those so far, over all slots."""
+        """Return the seconds for the running and remaining trials, at the mean time so far, over all slots."""
         running = [row.seconds_left for row in self.rows.values()]
         known = [left for left in running if left is not None]
         typical = self._typical()
@@ -150,7 +150,7 @@ class SweepSummary:
         return max([*known, (sum(known) + (waiting + unknown) * typical) / self._slots])
 
     def _typical(self) -> float | None:
-        """Seconds a trial takes: the mean of those that ended, else what the running ones will."""
+        """Return the seconds per trial: the mean of the finished ones, else an estimate from the running ones."""
         if self._spent:
             return sum(self._spent) / len(self._spent)
         rows = [row for row in self.rows.values() if row.epochs]
@@ -158,7 +158,7 @@ class SweepSummary:
         return sum(whole) / len(whole) if whole else None
 
     def summary(self) -> str:
-        """Such as `12 done, 3 pruned, 1 failed, 44 to go; best val overall_accuracy 0.8217 (trial 4); eta 38m`."""
+        """Return e.g. `12 done, 3 pruned, 1 failed, 44 to go; best val macro_f1 0.8217 (trial 4); eta 38m`."""
         counts = [
             f"{self.ended['COMPLETE']} done",
             f"{self.ended['PRUNED']} pruned",
@@ -178,24 +178,24 @@ class SweepSummary:
 
 
 def heading(one: Heading, results: Sequence[TrialResult]) -> Iterator[str]:
-    """How a sweep begins, a study with such results before it."""
+    """Return the lines of the heading, for a study with these earlier results."""
     return one.lines(sum(result.state not in OPEN for result in results), len(results))
 
 
 def stamped(text: str, now: float | None = None) -> str:
-    """A line of a log: with date and time."""
+    """Return a log line with date and time."""
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))} {text}"
 
 
 def starting(row: RunningRow) -> str:
-    """The start of a run: `trial 7 starts on cuda:0: lr 0.00123, gamma 2.1`."""
+    """Return the line for the start of a run: `trial 7 starts on cuda:0: lr 0.00123, gamma 2.1`."""
     how = f"resumes after epoch {row.done}/{row.planned}" if row.epochs else "starts"
     where = f" on {row.slot}" if row.slot else ""
     return f"{row.job.label} {how}{where}{f': {row.parameters}' if row.job.params else ''}"
 
 
 def line(board: SweepSummary, row: RunningRow) -> str:
-    """One epoch: trial 7 epoch 5/12 val overall_accuracy 0.8123 (best 0.8217, trial 4) eta 38m."""
+    """Return the line for an epoch: `trial 7 epoch 5/12 val macro_f1 0.8123 (best 0.8217, trial 4) eta 38m`."""
     best = f" (best {format_value(board.best.value)}, trial {board.best.number})" if board.best else ""
     left = board.seconds_left
     eta = "" if left is None else f" eta {format_duration(left)}"
@@ -204,7 +204,7 @@ def line(board: SweepSummary, row: RunningRow) -> str:
 
 
 def _of(metric: str, epoch: Epoch) -> str:
-    """What a row's last value is a value of."""
+    """Return the split and name of a row's last value."""
     return f"{_split(epoch)} {'loss' if epoch.known(metric) is None else metric}"
 
 
@@ -217,7 +217,7 @@ def _written(value: object) -> str:
 
 
 def ending(job: Job, result: TrialResult, split: str) -> str:
-    """The end of a run as one plain line."""
+    """Return the line for the outcome of a run."""
     if result.state == "FAILED":
         return f"{job.label} failed: {result.error or result.failure}"
     word = "done" if result.state == "COMPLETE" else result.state.lower()
@@ -229,7 +229,7 @@ def ending(job: Job, result: TrialResult, split: str) -> str:
 
 
 def batches(row: RunningRow, bar: str = "") -> str:
-    """How far an epoch is: `train 62%`, after a bar of these two characters where there are some."""
+    """Return the position in an epoch, such as `train 62%`, after a bar of the two characters `bar` if given."""
     if (at := row.at) is None:
         return "loading" if row.loads else ""
     full = BAR_WIDTH * at.done // at.total
@@ -238,7 +238,7 @@ def batches(row: RunningRow, bar: str = "") -> str:
 
 
 def sparkline(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
-    """The last `width` values as blocks of a height between their least and their greatest."""
+    """Return the last `width` values as blocks, whose heights span the least to the greatest value."""
     known = [value for value in values if value == value][-width:]
     if not known:
         return ""

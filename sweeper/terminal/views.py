@@ -1,4 +1,4 @@
-"""Shows a sweep to the person at the terminal: a live table, or plain lines."""
+"""Views of a sweep on the terminal: a live table, or plain lines."""
 
 import sys
 import time
@@ -22,41 +22,41 @@ from trainers.epoch import Epoch
 from trainers.support.position import Position
 from trainers.support.text import visible
 
-FRAMES = 4  # a second, at most
-WIDE, MIDDLE = 96, 64  # columns of the terminal from which more of the live table is shown
+FRAMES = 4  # per second, at most
+WIDE, MIDDLE = 96, 64  # widths of the terminal from which the live table shows more columns
 
 
 class View(Observer, Protocol):
-    """Shows a sweep while it runs. No call raises: a terminal that is gone does not end a sweep."""
+    """A view of a running sweep. No call raises: a sweep outlives its terminal."""
 
     @property
     def gone(self) -> bool:
-        """Whether nobody reads it any more, as far as that can be seen."""
+        """True if nobody reads the view any more, if that can be detected."""
         return False
 
     def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
-        """A sweep begins; `results` are of earlier ones."""
+        """Show the start of a sweep; `results` are from earlier sessions."""
         ...
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None: ...
 
 
 def choose(stream: TextIO | None = None, *, where: Sequence[str] = (), known: Known | None = None) -> View:
-    """The live table on a terminal, plain lines anywhere else and where CI or TERM=dumb ask for them.
+    """Return the live table for a terminal, and plain lines anywhere else, in CI, and with TERM=dumb.
 
-    `stream` is stderr when left out; `where` are lines that stay below the table, such as links.
+    `stream` defaults to stderr; `where` are lines that stay below the table, such as links.
     """
     stream, known = sys.stderr if stream is None else stream, known or Known()
     return Live(stream, where=where, known=known) if is_interactive(stream) else Plain(stream, known)
 
 
 def comparable(job: Job, result: TrialResult) -> TrialResult:
-    """Without the value of a final, which is of test where its epochs' are of train."""
+    """Return the result, without the value of a final model: it is on test, while its epochs' values are on train."""
     return result.model_copy(update={"value": None}) if job.kind == "final" else result
 
 
 class Lines(View):
-    """A line for each epoch and for what begins and ends."""
+    """A line for each start, epoch and finish."""
 
     def __init__(self, known: Known | None = None) -> None:
         self._board = SweepSummary(known=known or Known())
@@ -91,7 +91,7 @@ class Lines(View):
 
 
 class Plain(Lines):
-    """Dated lines, for files, pipes and terminals that cannot do more."""
+    """Dated lines, for files, pipes and simple terminals."""
 
     def __init__(self, stream: TextIO, known: Known | None = None) -> None:
         super().__init__(known)
@@ -107,15 +107,15 @@ class Plain(Lines):
 
 
 class Live(Lines):
-    """A table with a row a running trial, and below it the counts, the best and the time left; epochs get no line."""
+    """A table with one row per running trial, above counts, best trial and remaining time; epochs get no lines."""
 
     def __init__(self, stream: TextIO, *, where: Sequence[str] = (), known: Known | None = None) -> None:
         super().__init__(known)
         self._out = BrokenPipeSafeStream(stream)
         self._screen, self._where = Screen(self._out), where
-        self._drawn = 0.0  # when the frame was
-        self._shown: object = None  # what it shows
-        self._news = 0  # how many there were
+        self._drawn = 0.0  # time of the last frame
+        self._shown: object = None  # the content of the last frame
+        self._news = 0  # number of updates so far
 
     @property
     def gone(self) -> bool:
@@ -134,7 +134,7 @@ class Live(Lines):
         self._show(new=False)
 
     def said(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one screen for all
-        """Above the table."""
+        """Write a line above the table."""
         self._screen.say(visible(text))
         self._show()
 
@@ -143,7 +143,7 @@ class Live(Lines):
         self._screen.close()
 
     def _show(self, *, new: bool = True) -> None:
-        """Draw what is new, so many times a second at most: the rest is drawn with the next news."""
+        """Draw updates, at most FRAMES times per second; the rest is drawn with the next update."""
         self._news += new
         shows = self._news, [(row.at, row.loads) for row in self._board.rows.values()], self._screen.size
         now = time.monotonic()
@@ -157,7 +157,7 @@ class Live(Lines):
         return Group(*rows, Text(self._board.summary()), *words)
 
     def _title(self) -> Text:
-        """What the values below are of."""
+        """Return the study, and the metric and split of the values below."""
         job = next(iter(self._board.rows.values())).job
         return Text(visible(f"{job.study}: {job.recipe.metric} on {self._board.split}"))
 
@@ -193,7 +193,7 @@ LEFT = ("backbone", "device", "batches", "within the epoch", "curve")
 
 
 def _columns(width: int) -> list[str]:
-    """The columns of the live table for which a terminal of `width` has room."""
+    """Return the columns of the live table that fit a terminal of `width`."""
     if width >= WIDE:
         return ["trial", "backbone", "device", "epoch", "within the epoch", "value", "img/s", "eta", "curve"]
     if width >= MIDDLE:

@@ -1,1 +1,1 @@
-"""Shows a study in MLflow and reads nothing back."""
+"""MLflow tracking: shows studies in MLflow, and reads nothing back."""

@@ -1,29 +1,29 @@
-"""One thread that carries news somewhere slow or dead, so that nobody waits for it."""
+"""A background thread that sends updates to a slow or dead server, so that nothing waits for it."""
 
 import threading
 import time
 from collections.abc import Callable
 
-POLL_INTERVAL_S = 0.2  # seconds between two looks at whether something has moved
-RETRY_INTERVAL_S = 30.0  # seconds without an attempt after one has failed
-BATCH_DELAY_S = 0.25  # seconds after a task is asked in which more may come, to be carried in one go
+POLL_INTERVAL_S = 0.2  # seconds between two checks for progress
+RETRY_INTERVAL_S = 30.0  # seconds to wait after a failed attempt
+BATCH_DELAY_S = 0.25  # seconds to wait for more updates, to send them together
 
 
-_left: list[threading.Thread] = []  # that were given up in the midst of a task
+_left: list[threading.Thread] = []  # threads that were abandoned during a task
 
 
 def all_stopped() -> bool:
-    """Whether every sender of this process that was given up has ended, so that another may begin with the same."""
+    """True if every abandoned sender of this process has ended, so that another may start on the same work."""
     _left[:] = [thread for thread in _left if thread.is_alive()]
     return not _left
 
 
 class BackgroundQueue:
-    """Does tasks by name, in the order in which they are due, each again until it succeeds.
+    """A queue of named tasks, done in the order in which they are due; each is retried until it succeeds.
 
-    A task is due some time after it was asked, and asking again before it is begun is asking once: so the news
-    of that time are carried in one go. After a failure it rests for `pause` seconds, then begins again with the
-    task that failed. `do` runs in the thread; so does `failed`.
+    A task is due some time after it is submitted, and submitting it again before it starts has no effect: so all
+    updates of that time are sent together. After a failure the queue rests for `pause` seconds, then retries the
+    task that failed. Both `do` and `failed` run in the thread.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class BackgroundQueue:
         self._thread = threading.Thread(target=self._work, name="sender", daemon=True)
 
     def submit(self, task: str, wait: float = BATCH_DELAY_S) -> None:
-        """Have `task` done in `wait` seconds or later; returns at once."""
+        """Schedule `task` for `wait` seconds from now or later; returns at once."""
         with self._change:
             self._asked.setdefault(task, time.monotonic() + wait)
             if self._thread.ident is None:
@@ -46,14 +46,14 @@ class BackgroundQueue:
 
     @property
     def busy(self) -> float:
-        """Seconds that the task under way has taken so far; 0 when there is none."""
+        """Seconds that the current task has taken so far; 0 if there is none."""
         return time.monotonic() - self._since if self._busy else 0.0
 
     def drain(self, patience: float, moved: Callable[[], object] = lambda: None) -> int:
-        """Try what is left, and once more what failed; returns what is not done.
+        """Do the remaining tasks, retry a failed one once, and return the number of tasks that are not done.
 
-        For at most `patience` seconds, counted anew whenever `moved` says something else: many tasks take long.
-        The task under way is not broken off then, but no other is begun.
+        This takes at most `patience` seconds, counted from the last change of `moved()`, as many tasks take long.
+        After that, the current task is not interrupted, but no other starts.
         """
         with self._change:
             self._last = True
@@ -81,7 +81,7 @@ class BackgroundQueue:
                 self._busy = False
 
     def _next(self) -> str | None:
-        """The task asked first, waiting for one; None when all is done for good."""
+        """Wait for the next task that is due and return it; None if there will be no more."""
         with self._change:
             while not self._last and (left := self._left()) > 0:
                 self._change.wait(left)
@@ -97,7 +97,7 @@ class BackgroundQueue:
         return min(self._asked.values()) - time.monotonic() if self._asked else threading.TIMEOUT_MAX
 
     def _again(self, task: str) -> bool:
-        """Put `task` in front and rest; False when there is to be no other try."""
+        """Put `task` back in front and rest; False if there must be no other attempt."""
         with self._change:
             self._asked = {task: 0.0} | self._asked
             self._busy = False

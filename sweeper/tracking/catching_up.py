@@ -1,4 +1,4 @@
-"""Brings MLflow to where the folders of studies are, where nothing is trained."""
+"""Bring MLflow up to date with the folders of studies, without training."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,15 +12,16 @@ from sweeper.tracking import client
 from sweeper.tracking.tracker import facts, tracker_for
 from sweeper.trial import State
 
-FILE_STALL_TIMEOUT_S = 60.0  # without progress, after which our own file is given up
-SERVER_STALL_TIMEOUT_S = 10.0  # and a server
+FILE_STALL_TIMEOUT_S = 60.0  # seconds without progress before giving up on our own database file
+SERVER_STALL_TIMEOUT_S = 10.0  # the same for a server
 
 
 def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None], *, beside: bool = False) -> bool:
-    """Send what MLflow lacks of `studies`, and say what that was, or why it was not; whether it has all then.
+    """Send MLflow what it lacks of `studies`, report what was sent or why not, and return True if it has all then.
 
-    Nothing is raised for it, and a server that is slow or dead is given up. A study that a sweep is at is left to it.
-    `beside`: nobody asked for it, so that the command that does this alone is named, and a sweep at work is not.
+    Raises nothing, and gives up on a slow or dead server. A study held by a running sweep is left to that sweep.
+    With `beside`, this is a side effect of another command: the note names the command that does only this, and
+    running sweeps are not mentioned.
     """
     done = True
     for study in studies:
@@ -30,15 +31,15 @@ def catch_up(studies: Iterable[StudyFolder], say: Callable[[str], None], *, besi
         except StudyHeld as held:
             done = False
             if not beside:
-                say(f"nothing of {study.name} is sent: {held.what}; `sweep sync {study.name}` sends it afterwards")
+                say(f"{study.name} was not sent: {held.what}; run `sweep sync {study.name}` afterwards")
         except (UserError, OSError) as error:
-            say(f"nothing of {study.name} is sent to MLflow: {str(error).splitlines()[0]}")
+            say(f"{study.name} was not sent to MLflow: {str(error).splitlines()[0]}")
             done = False
     return done
 
 
 def _sent(study: StudyFolder, say: Callable[[str], None], hint: str) -> bool:
-    """Bring one study up to date; whether MLflow has all of it then."""
+    """Bring one study up to date; True if MLflow has all of it then."""
     standing = studies.status_of(study)
     held = lock.acquire(study.lock)
     try:
@@ -53,9 +54,9 @@ def _sent(study: StudyFolder, say: Callable[[str], None], hint: str) -> bool:
         say(note.removesuffix("; training continues"))
     runs, epochs = len(tracker.sent.runs), tracker.sent.epochs
     if runs or epochs:
-        say(f"sent MLflow {text.counted(runs, 'run')} and {text.counted(epochs, 'epoch')} of {study.name}{hint}")
+        say(f"sent {text.counted(runs, 'run')} and {text.counted(epochs, 'epoch')} of {study.name} to MLflow{hint}")
     if not done:
-        say(f"MLflow still lacks a part of {study.name}; the next `sweep run` or `sweep ui` sends the rest")
+        say(f"MLflow still lacks part of {study.name}; the next `sweep run` or `sweep ui` sends the rest")
     return done
 
 

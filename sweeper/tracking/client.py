@@ -1,4 +1,4 @@
-"""The connection to MLflow: the only file that speaks to its library."""
+"""The connection to MLflow: the only module that uses its library."""
 
 import os
 from base64 import b64decode
@@ -20,12 +20,12 @@ from sweeper.tracking.reconcile import Refused
 from sweeper.tracking.reconcile import Server as Remote
 from sweeper.tracking.sync_state import StudySyncState
 
-MODEL = "model"  # folder of a run's files in MLflow
+MODEL = "model"  # folder among a run's files in MLflow
 WEIGHTS = "sweep.sha256"  # tag of a registered version: the checksum of its weights
 EXAMPLE = (  # a grey PNG
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR42mOsKclgIAUwMZAIRjWMahg6GgBPMAF4AKE10wAAAABJRU5ErkJggg=="
 )
-METRICS, TAGS = 800, 100  # of each so many a call; MLflow takes 1000 of everything together
+METRICS, TAGS = 800, 100  # limits per call; MLflow takes 1000 items in total
 
 
 FINAL_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
@@ -37,20 +37,20 @@ def _line(error: Exception) -> str:
 
 
 def uri() -> str:
-    """Where MLflow is: MLFLOW_TRACKING_URI, or the SQLite file under mlruns/."""
+    """Return the address of MLflow: MLFLOW_TRACKING_URI, or the SQLite file under mlruns/."""
     return os.environ.get("MLFLOW_TRACKING_URI") or local_store.address(paths.database())
 
 
 def link(study: StudyFolder, base: str) -> str | None:
-    """The address under `base` where this study's leaderboard opens, or None while MLflow does not have it."""
+    """Return the address of this study's leaderboard under `base`, or None while MLflow does not have the study."""
     sync = sync_state.read(study.sync_state, StudySyncState)
     return content.address(base, sync.experiment, sync.id) if sync and sync.run else None
 
 
 def save_model(folder: Path, data: Path, loader: str, answers: Mapping[str, bool]) -> None:
-    """Write an MLflow model into `folder`, which is made: the module `loader` loads what lies in `data`.
+    """Write an MLflow model into the new folder `folder`: the module `loader` loads the content of `data`.
 
-    `answers` are its categories, and whether each has several answers. Takes the contents of image files.
+    `answers` maps each category to True if it has several answers. The model's input is the content of image files.
     """
     local_store.hush()
     from mlflow import pyfunc
@@ -75,7 +75,7 @@ def save_model(folder: Path, data: Path, loader: str, answers: Mapping[str, bool
 
 
 def registered(name: str, checksum: str) -> str | None:
-    """The address of the newest version of the model `name` whose weights have this checksum; None without one."""
+    """Return the address of the newest version of the model `name` with this checksum of weights, or None."""
     local_store.hush()
     from mlflow import MlflowClient
 
@@ -86,9 +86,9 @@ def registered(name: str, checksum: str) -> str | None:
 
 
 def register(name: str, run: str, folder: Path, words: str, checksum: str) -> str:
-    """Put the MLflow model in `folder` beside the files of a run, as the next version of the model `name`.
+    """Upload the MLflow model in `folder` to a run, as the next version of the model `name`, and return its address.
 
-    Returns its address. `checksum` is of its weights. Raises EnvironmentFault where MLflow does not take it.
+    `checksum` is of its weights. Raises EnvironmentFault if MLflow does not accept it.
     """
     local_store.hush()
     from mlflow import MlflowClient
@@ -105,7 +105,7 @@ def register(name: str, run: str, folder: Path, words: str, checksum: str) -> st
 
 @contextmanager
 def _taking_models() -> Iterator[None]:
-    """What MLflow's registry cannot do, as an error with the way without it."""
+    """Turn errors of MLflow's registry into EnvironmentFault, with a way to do without it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -113,18 +113,18 @@ def _taking_models() -> Iterator[None]:
     except (MlflowException, OSError) as error:
         help = "--output FOLDER writes the MLflow model without registering it"
         where = redacted(uri())
-        raise EnvironmentFault(f"MLflow does not take the model: {_line(error)}", where=where, help=help) from error
+        raise EnvironmentFault(f"MLflow did not accept the model: {_line(error)}", where=where, help=help) from error
 
 
 class Server(Remote):
-    """MLflow's client in our words; `note` is told once when it takes figures but no files."""
+    """MLflow's client behind our interface; `note` is called once if it takes metrics but no files."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         local_store.hush()
         from mlflow import MlflowClient
 
         self.uri, self._note, self._files = uri(), note, True
-        self._remote = self.uri.startswith(("http://", "https://"))  # then the server knows where files belong
+        self._remote = self.uri.startswith(("http://", "https://"))  # then the server decides where files go
         with _refusals():
             if self.uri == local_store.address(paths.database()):
                 if trouble := local_store.trouble(paths.database()):
@@ -133,7 +133,7 @@ class Server(Remote):
             self._client = MlflowClient(tracking_uri=self.uri)
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment `name`, made or restored if need be."""
+        """Return the id of the experiment `name`, created or restored if necessary."""
         with _refusals():
             found = self._client.get_experiment_by_name(name)
             place = None if self._remote else (paths.artifacts() / content.key(name)).as_uri()
@@ -145,15 +145,15 @@ class Server(Remote):
             return str(ident)
 
     def view(self, experiment: str, key: str, state: str) -> None:
-        """Put down a ready table of the experiment, which its address names by `key`."""
+        """Store a saved table view of the experiment under `key`, which is part of its address."""
         with _refusals():
             self._client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{key}", state)
 
     def home(self, run: str) -> str | None:
-        """The id of the experiment of a run, or None where there is no such run.
+        """Return the id of a run's experiment, or None if there is no such run.
 
-        Where somebody deleted the experiment, or the run, it is brought back with the runs below it: made anew, all
-        would be there twice as soon as somebody restores it.
+        If the experiment or the run was deleted, it is restored with the runs below it: if it were created again,
+        everything would exist twice once somebody restores it.
         """
         from mlflow.entities import ViewType
 
@@ -174,10 +174,10 @@ class Server(Remote):
             return None
 
     def run(self, experiment: str, name: str, tags: Mapping[str, str], start: int | None, new: bool) -> str:
-        """The id of the run with this `sweep.id`, which gets these tags; made now, unless it was made before.
+        """Return the id of the run with this `sweep.id`, created if it does not exist, and set its tags.
 
-        It may have been by an attempt whose answer got lost, or below a study's run that is gone. Nothing is looked
-        for where the run is `new`.
+        It exists if the answer of an earlier attempt got lost, or if it belongs to a study's run that is gone. If the
+        run is `new`, there is no search.
         """
         sought = f"tags.`sweep.id` = '{tags['sweep.id']}'"
         with _refusals():
@@ -189,7 +189,7 @@ class Server(Remote):
         return run
 
     def log(self, run: str, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        """Send it all in as few calls as MLflow allows; what it has already is not doubled."""
+        """Send everything in as few calls as MLflow allows; data that it already has is not duplicated."""
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(name, value, p.time, p.step) for p in points for name, value in p.figures.items()]
@@ -200,7 +200,7 @@ class Server(Remote):
                 self._client.log_batch(run, *call, synchronous=True)
 
     def status(self, run: str, status: str, end: int | None) -> None:
-        """Set a run's status; any but RUNNING ends it, at `end` (ms) or now."""
+        """Set a run's status; any status except RUNNING ends the run, at `end` (ms) or now."""
         with _refusals():
             if status == "RUNNING":
                 self._client.update_run(run, status=status)
@@ -208,7 +208,7 @@ class Server(Remote):
                 self._client.set_terminated(run, status, end)
 
     def start(self, run: str) -> int:
-        """When a run began (ms)."""
+        """Return the start time of a run (ms)."""
         with _refusals():
             return int(self._client.get_run(run).info.start_time)
 
@@ -219,25 +219,25 @@ class Server(Remote):
         self._file(run, lambda: self._client.log_artifact(run, str(path)))
 
     def _keep_files_here(self, place: str) -> None:
-        """Send no files where our own database keeps them in another mlruns: this one was moved since."""
+        """Send no more files if our own database stores them in another mlruns, as ours was moved."""
         old, ours = Path(unquote(urlsplit(place).path)).parent, paths.artifacts()
         own = self.uri == local_store.address(paths.database()) and old.name == ours.name
         if own and self._files and old.resolve() != ours.resolve():
             self._files = False
             again = f"delete {paths.database()} and {ours}, and the next `sweep run` sends everything again"
-            self._note(f"mlruns was moved, and MLflow keeps files at {old}: only figures are sent; {again}")
+            self._note(f"mlruns was moved, but MLflow stores files at {old}, so only metrics are sent; {again}")
 
     def _file(self, run: str, send: Callable[[], None]) -> None:
-        """Files may have no way there while figures have (an artifact store of another machine): then do without."""
+        """Send a file. If only files fail, as with an artifact store on another machine, send no more of them."""
         if not self._files:
             return
         try:
             send()
-        except Exception as error:  # noqa: BLE001  (if figures fail too, that is raised)
+        except Exception as error:  # noqa: BLE001  (if metrics fail too, that is raised)
             with _refusals():
                 self._client.get_run(run)
             self._files = False
-            self._note(f"MLflow takes no files ({_line(error)}); figures are still sent")
+            self._note(f"MLflow accepts no files ({_line(error)}); metrics are still sent")
 
 
 def _parts(things: Sequence[Any], size: int) -> Iterator[list[Any]]:

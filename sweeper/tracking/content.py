@@ -1,4 +1,4 @@
-"""What MLflow shows of a study: names, figures, tags, the note and the ready table. Nothing is sent from here."""
+"""The content of a study in MLflow: names, metrics, tags, the note and the table view. Sends nothing itself."""
 
 import json
 import math
@@ -17,15 +17,15 @@ from sweeper.trial import OPEN, STATUS, Job, State, TrialResult
 from trainers.epoch import Epoch, Scores
 from trainers.metrics.definitions import SINGLE
 
-MAX_KEY_LENGTH = 200  # characters of a key: with what stands before it MLflow takes 250
-MAX_COLUMNS = 40  # of the ready table; more would not fit into a tag
-MAX_CLASSES = 200  # whose thresholds are listed in a tag
-VALUE_WIDTH = 80  # pixels: so there is room for two parameters at 1280 pixels, where MLflow's assistant is open
+MAX_KEY_LENGTH = 200  # characters of a key; MLflow takes 250, including a prefix
+MAX_COLUMNS = 40  # of the table view; more would not fit into a tag
+MAX_CLASSES = 200  # classes whose thresholds are listed in a tag
+VALUE_WIDTH = 80  # pixels; leaves space for two parameters at 1280 pixels with MLflow's assistant open
 
 
 @dataclass(frozen=True)
 class Point:
-    """Figures of one moment: `step` is the epoch's number from 1 (on a study: the trial), `time` in ms."""
+    """Metrics at one time: `step` is the epoch's number from 1 (for a study: the trial), `time` is in ms."""
 
     step: int
     time: int
@@ -33,7 +33,7 @@ class Point:
 
 
 def points(job: Job, epochs: Sequence[Epoch]) -> list[Point]:
-    """One point an epoch; the same epochs always give the same points, so that sending them again adds none."""
+    """Return one point per epoch; equal epochs give equal points, so that sending them again adds none."""
     counts, found = epochs[0] if epochs else None, []
     for epoch in epochs:
         counts = max((counts, epoch), key=job.recipe.rank) if counts else epoch
@@ -43,13 +43,13 @@ def points(job: Job, epochs: Sequence[Epoch]) -> list[Point]:
 
 
 def _metric(job: Job, epoch: Epoch, counts: Epoch) -> dict[str, float]:
-    """The metric's curve, and what the trial is worth so far, by which MLflow's table is sorted."""
+    """Return the metric, and the trial's value so far, by which MLflow's table is sorted."""
     metric = job.recipe.metric
     return {metric: epoch.value(metric), "value": counts.value(metric)}
 
 
 def _figures(job: Job, epoch: Epoch) -> dict[str, float]:
-    """Everything but the metric: a prefix makes a section of charts."""
+    """Return everything except the metric; each prefix becomes a section of charts."""
     metric = job.recipe.metric
     found = {"train_loss": epoch.train.loss}
     found |= {f"train/{metric}": value for name, value in epoch.train.metrics.items() if name == metric}
@@ -69,17 +69,17 @@ def _others(val: Scores, metric: str) -> dict[str, float]:
 
 
 def _corrected(epoch: Epoch, metric: str) -> dict[str, float]:
-    """What posterior correction would give, or gives, and with which strength."""
+    """Return the metrics with posterior correction, applied or not, and its strength tau."""
     found = {f"posterior/{name}": fit.value for name, fit in epoch.corrected.items()}
     found |= {f"posterior/tau_{name}": fit.tau for name, fit in epoch.corrected.items()}
     return found | ({f"val/plain_{metric}": epoch.plain.value(metric)} if epoch.plain else {})
 
 
 def looked(job: Job, result: TrialResult, time: float) -> list[Point]:
-    """What an ended run knows beside its epochs, as figures of the epoch that counts.
+    """Return the facts about a finished run that are not in its epochs, as metrics of its best epoch.
 
-    The standard error of its metric, the metric of a final on test, and metrics with test-time augmentation. Of an
-    ensemble what val says of it, too.
+    These are the standard error of its metric, a final model's metric on test, an ensemble's scores on val, and
+    metrics with test-time augmentation.
     """
     metric, place = result.metric, "test/" if job.kind == "final" else ""
     figures = {f"{place}{metric}": result.value} if place and result.value is not None else {}
@@ -97,15 +97,15 @@ def looked(job: Job, result: TrialResult, time: float) -> list[Point]:
 
 
 def _tidy(figures: Mapping[str, float]) -> dict[str, float]:
-    """Five digits are enough for eyes; what is no number makes no point."""
+    """Round to five digits, and drop values that are not finite."""
     return {name: float(f"{value:.5g}") for name, value in figures.items() if math.isfinite(value)}
 
 
 def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], metric: str) -> list[Point]:
-    """The study's best so far, a point for each completed trial in the order in which they completed.
+    """Return the study's best value so far: one point per completed trial, in the order of completion.
 
-    So a point is final: what completes later comes after it. Not beyond the last epoch of a trial that has them all
-    and only lacks its end, for its place is before those.
+    Points never change, as later completions come after them. If a trial has all its epochs but no outcome yet, the
+    points stop before its last epoch, because its own point belongs there.
     """
     complete = {n: result for n, result in results.items() if result.state == "COMPLETE"}
     due = [times.get(n, 0.0) for n, one in results.items() if one.state in OPEN and one.epochs >= one.planned]
@@ -119,14 +119,14 @@ def progress(results: Mapping[int, TrialResult], times: Mapping[int, float], met
 
 
 def mattered(found: Importance, time: float) -> Point:
-    """The share of each open value, as figures of a study; `time` is that of its last trial's end."""
+    """Return the share of each parameter, as metrics of a study; `time` is when its last trial finished."""
     named = keys(share.name for share in found.shares)
     figures = {f"importance/{named[share.name]}": share.share for share in found.shares}
     return Point(found.completed + found.pruned, _ms(time), _tidy(figures))
 
 
 def board(scores: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """What boards said of a final's submission, a point for each time."""
+    """Return the board scores of a final model's submission, one point per score."""
     return [Point(step, _ms(one["time"]), _tidy({"board": one["value"]})) for step, one in enumerate(scores, 1)]
 
 
@@ -135,13 +135,13 @@ def _ms(seconds: float) -> int:
 
 
 def key(name: str) -> str:
-    """`name` as a part of the name of a metric or parameter, which MLflow wants to be the name of a file as well."""
+    """Return `name` as part of a metric's or parameter's name, which for MLflow must also be a file name."""
     plain = re.sub(r"[^\w.\- ]", "_", name)[:MAX_KEY_LENGTH]
     return plain if plain.strip(".") else "_" * max(1, len(plain))
 
 
 def keys(names: Iterable[str]) -> dict[str, str]:
-    """The key of each name, no two the same: who has to change gives way, and of several the later gets a number."""
+    """Return a unique key for each name: unchanged names take precedence, and later duplicates get a number."""
     found: dict[str, str] = {}
     for name in sorted(names, key=lambda name: key(name) != name):
         numbered = chain([key(name)], (f"{key(name)}_{number}" for number in count(2)))
@@ -150,7 +150,7 @@ def keys(names: Iterable[str]) -> dict[str, str]:
 
 
 def params(job: Job) -> dict[str, str]:
-    """The open values, and what people compare runs by; the backbone is called model."""
+    """Return the parameters, and other values by which people compare runs; the backbone is called model."""
     train = job.recipe.train
     opened = {key(name): shown(value) for name, value in job.params.items() if name != "backbone"}
     fixed = {"model": train.backbone, "image_size": train.image_size, "epochs": train.epochs, "seed": train.seed}
@@ -159,20 +159,18 @@ def params(job: Job) -> dict[str, str]:
 
 
 def shown(value: Any) -> str:
-    """A value as people read it: floats to three digits."""
+    """Return a value as text, floats with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else redacted(str(value))
 
 
 def outcome(result: TrialResult) -> dict[str, str]:
-    """How a run ended, as tags."""
+    """Return the outcome of a run as tags."""
     lines = (result.error or "").strip().splitlines()
     return {"sweep.state": result.state, "sweep.error": redacted(lines[0]) if lines else ""}
 
 
 def fitted(job: Job, epochs: Sequence[Epoch], result: TrialResult) -> dict[str, str]:
-    """Tags of the epoch that counts, by category: on how many answers of val its metrics stand, where some are
-    missing, and the thresholds from which on a class is an answer, where they were fitted.
-    """
+    """Return tags of the best epoch by category: known answers of val, if some are missing, and fitted thresholds."""
     counts = next((epoch for epoch in epochs if epoch.number == result.epoch), None)
     answers = counts.val.category_answers if counts and counts.val else {}
     thresholds = job.thresholds or (counts and counts.thresholds) or {}
@@ -182,7 +180,7 @@ def fitted(job: Job, epochs: Sequence[Epoch], result: TrialResult) -> dict[str, 
 
 
 def _row(values: Sequence[float]) -> str:
-    """Each value, in the order of the classes; of a crowd, which a tag has no room for, the ends."""
+    """Return each value, in the order of the classes, or the extremes of too many values for a tag."""
     if len(values) > MAX_CLASSES:
         return f"{len(values)} from {shown(min(values))} to {shown(max(values))}"
     return " ".join(map(shown, values))
@@ -196,7 +194,7 @@ def note(
     resume: str,
     found: Importance | None = None,
 ) -> str:
-    """Markdown for the head of the study's page: how it stands, what is best, what mattered, how to go on."""
+    """Return Markdown for the head of the study's page: status, best trial, importance, and how to resume."""
     counts = {state: sum(r.state == state for r in results) for state in STATUS}
     parts = [f"{n} {name.lower()}" for name, n in counts.items() if n]
     lines = [f"**{state}**: {', '.join(parts) or 'no trial yet'}{f', of {planned} planned' if planned else ''}"]
@@ -208,16 +206,16 @@ def note(
     return "\n\n".join([*lines, f"Resume with {code(redacted(resume))}"])
 
 
-# --------------------------------------------------------------------------------- the ready table
+# --------------------------------------------------------------------------------- table view
 def children(parent: str) -> str:
-    """The search that finds the runs of the study whose parent run is `parent`."""
+    """Return the search filter for the runs of the study whose parent run is `parent`."""
     return f"tags.`mlflow.parentRunId` = '{parent}'"
 
 
 def view(parent: str, names: Sequence[str], *, minimize: bool = False) -> str:
-    """The state of MLflow's run table (3.17, undocumented) that makes it a leaderboard: sorted, our columns.
+    """Return the state of MLflow's run table (3.17, undocumented) that makes it a leaderboard, sorted by value.
 
-    The value is followed by `names`, the open values, for there is little room; the model stands in a run's name.
+    As space is limited, the parameters `names` follow the value directly; the model is in a run's name.
     `minimize`: less of the metric is better.
     """
     value = "metrics.`value`"
@@ -240,13 +238,13 @@ def view(parent: str, names: Sequence[str], *, minimize: bool = False) -> str:
 
 
 def address(base: str, experiment: str, view: str) -> str:
-    """Where in MLflow's pages that table opens."""
+    """Return the address of that table in MLflow's pages."""
     where = f"{base.rstrip('/')}/#/experiments/{quote(experiment)}/runs"
     return f"{where}?workflowType=machine_learning&viewStateShareKey={quote(view)}"
 
 
 def commit() -> str:
-    """The commit checked out in the current folder, or nothing."""
+    """Return the commit checked out in the current folder, or ""."""
     try:
         asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""MLflow's own database file, and how its library is kept quiet. The library itself is not loaded here."""
+"""MLflow's local database file, and settings that keep its library quiet. Does not load the library."""
 
 import atexit
 import logging
@@ -17,11 +17,11 @@ from filelock import FileLock
 from sweeper.system import disks
 from trainers.support.failpoints import failpoint
 
-ESCAPED = set("%?#")  # in a path that is part of an address
+ESCAPED = set("%?#")  # characters that need escaping in a path that is part of an address
 
 
 def hush() -> None:
-    """Set MLflow's patience, and keep its chatter off the terminal: what it cannot do, the caller tells."""
+    """Set MLflow's timeouts, and keep its log messages off the terminal: the caller reports failures."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -33,10 +33,10 @@ def hush() -> None:
 
 
 def create(database: Path, touch: Callable[[str], Any]) -> None:
-    """Have `touch` make the tables, one process at a time: two at once leave a file that stays broken.
+    """Create the tables with `touch`, one process at a time: two at once leave a permanently broken file.
 
-    So does a full disk, or a kill. A new database is made under another name, never the same twice (MLflow keeps
-    connections to what it once opened), and takes its own when all of it is there.
+    So does a full disk, or a kill. Therefore, a new database is created under a unique temporary name (MLflow keeps
+    connections to files that it once opened), and renamed when it is complete.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(database.with_suffix(".lock"), fallback_to_soft=False):
@@ -44,9 +44,7 @@ def create(database: Path, touch: Callable[[str], Any]) -> None:
             touch(address(database))
             return
         new = database.with_name(f".{database.name}.{uuid4().hex[:8]}.tmp")
-        atexit.register(
-            _remove, new.parent, f"{new.name}*"
-        )  # this thread may be in the midst of it when the program ends
+        atexit.register(_remove, new.parent, f"{new.name}*")  # the program may exit while this thread is creating it
         try:
             touch(address(new))
             failpoint("founded mlflow.db")
@@ -58,16 +56,16 @@ def create(database: Path, touch: Callable[[str], Any]) -> None:
 
 
 def _remove(folder: Path, pattern: str) -> None:
-    """What is left of a database that was being made."""
+    """Remove the rest of a database that was being created."""
     for rest in folder.glob(pattern):
         rest.unlink(missing_ok=True)
 
 
 def address(database: Path) -> str:
-    """Where MLflow finds the file.
+    """Return the address of the database file for MLflow.
 
-    What an address would misread is escaped as the SQL library here has it. The driver is then named because MLflow
-    makes the folders of a plain `sqlite:///`, and would make one with the escapes in its name.
+    Special characters are escaped as the installed SQL library does it. In that case the address names the driver,
+    because MLflow creates the folders of a plain `sqlite:///`, with the escapes in their names.
     """
     if not set(str(database)) & ESCAPED:
         return f"sqlite:///{database}"
@@ -77,22 +75,22 @@ def address(database: Path) -> str:
 
 
 def trouble(database: Path) -> tuple[str, str] | None:
-    """Why this MLflow cannot use its database, and what to do; None where it can, as far as is seen from outside."""
+    """Return why this MLflow cannot use its database, and a remedy; None if no reason is visible from outside."""
     version, ours = unknown(database), metadata.version("mlflow")
     if not version:
         return None
-    remedy = f"install that MLflow, or move {database} away: the next `sweep run` or `sweep ui` makes another"
-    what = f"{database.name} is of another MLflow: {ours}, which is here, does not know its tables ({version})"
+    remedy = f"install that MLflow, or move {database} away: the next `sweep run` or `sweep ui` creates a new one"
+    what = f"{database.name} is from another MLflow version: MLflow {ours} does not know its tables ({version})"
     return what, f"{remedy} from the run folders"
 
 
 def unknown(database: Path) -> str:
-    """The version of the tables in a database that this MLflow does not know, or nothing."""
+    """Return the version of a database's tables if this MLflow does not know it, else ""."""
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=2)) as link:
             ((version,),) = link.execute("SELECT version_num FROM alembic_version").fetchall()
     except (sqlite3.Error, ValueError):
-        return ""  # not made yet, or in a trouble that MLflow itself will tell
+        return ""  # not created yet, or an error that MLflow itself will report
     spec = util.find_spec("mlflow")
     homes = [Path(home) for home in (spec.submodule_search_locations or ())] if spec else []
     known = [path for home in homes for path in home.glob(f"store/db_migrations/versions/{version}_*.py")]

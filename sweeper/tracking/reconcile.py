@@ -1,4 +1,4 @@
-"""What the tracker's thread does: brings the runs in MLflow to where the run folders are. Speaks to no library."""
+"""The work of the tracker's thread: bring the runs in MLflow up to date with the run folders. Uses no library."""
 
 import hashlib
 import os
@@ -20,15 +20,15 @@ from trainers.support import failpoints, files
 
 STUDY, STANDING, CLOSE, FILES = "study", "standing", "close", "files"
 LOG_TAIL = 64_000  # characters of a failed run's log
-FINAL = ("submission", "prediction", "predictions", "card", "history")  # files of a final's folder that are shown
+FINAL = ("submission", "prediction", "predictions", "card", "history")  # files of a final model's folder to show
 
 
 class Refused(Exception):
-    """MLflow answered, and will never take this: asking again is no use."""
+    """MLflow answered that it will never accept this, so retrying is useless."""
 
 
 class Server(Protocol):
-    """The few things asked of MLflow; each raises Refused, or anything else for a trouble that may pass."""
+    """The operations needed from MLflow; each raises Refused, or any other error for a temporary failure."""
 
     uri: str
 
@@ -47,10 +47,10 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """What a tracker is told of a study when it is opened.
+    """The facts that a tracker gets about a study when it is opened.
 
-    `data_name` is the root of the data set, `names` are the open values, `tags` fingerprints and the like, and
-    `resume` is the command that goes on with the study.
+    `data_name` is the root of the data set, `names` are the parameters, `tags` fingerprints and the like, and
+    `resume` is the command that resumes the study.
     """
 
     study: StudyFolder
@@ -66,7 +66,7 @@ class StudyInfo:
 
 @dataclass
 class Sent:
-    """What was sent so far: how many epochs of which runs."""
+    """The data sent so far: runs, and the numbers of epochs and files."""
 
     runs: set[str] = field(default_factory=set)
     epochs: int = 0
@@ -74,10 +74,10 @@ class Sent:
 
 
 class Reconciler:
-    """By name: `study` opens it and looks through its folders, `standing` sends its own figures, `close` ends it,
-    `files` sends files of its own, any other is a run's key.
+    """The handler of tasks: `study` opens the study and sends its folders, `standing` sends the study's own metrics,
+    `close` ends it, `files` sends its own files, and any other task is a run's key.
 
-    All but `hear` belongs to the thread that does the tasks.
+    Everything except `hear` belongs to the thread that does the tasks.
     """
 
     def __init__(self, facts: StudyInfo, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
@@ -85,24 +85,24 @@ class Reconciler:
         self.sent = Sent()
         self._heard: SimpleQueue[tuple[Job | None, Event | Closing]] = SimpleQueue()
         self._closing: Closing | None = None
-        self._files: list[Path] = []  # of the study, to be sent
+        self._files: list[Path] = []  # of the study, to send
         self._connect, self._recipe_text = connect, recipe_text
         self._server: Server | None = None
         self._sync: StudySyncState | None = None
-        self._points = 0  # of the study's own, that are known to be there
+        self._points = 0  # of the study itself, known to be in MLflow
 
     @property
     def connected(self) -> bool:
-        """Whether MLflow has answered once; before that, loading it takes its time."""
+        """True once MLflow has answered; before that, loading it takes time."""
         return self._sync is not None
 
     @property
     def moved(self) -> tuple[int, ...]:
-        """Another one whenever something was sent."""
+        """A value that changes whenever something was sent."""
         return int(self.connected), len(self.sent.runs), self.sent.epochs, self.sent.files
 
     def hear(self, job: Job | None, event: Event | Closing) -> None:
-        """Take note, in any thread, of what happens to the run of `job`, or to the study."""
+        """Queue, from any thread, an event of the run of `job`, or of the study."""
         self._heard.put((job, event))
 
     def handle(self, task: str) -> None:
@@ -136,10 +136,10 @@ class Reconciler:
 
     # ------------------------------------------------------------------------------------- study
     def _open(self, server: Server) -> StudySyncState:
-        """The study's run in MLflow: the one it had, if that is still there, else a new one.
+        """Return the study's run in MLflow: the existing one, or a new one.
 
-        A run's id is one of its kind: where it is known, the database is the one it was born in, moved or not. So is
-        the study's own id, which its runs there have as a tag: where its run is gone, those below it are found.
+        Run ids are unique: if MLflow knows the id, its database is the one that created the run, moved or not. The
+        study's own id is unique too, and its runs have it as a tag: if its run is gone, the runs below it are found.
         """
         path, uri = self.facts.study.sync_state, redacted(server.uri)
         sync = sync_state.read(path, StudySyncState)
@@ -162,19 +162,19 @@ class Reconciler:
         return sync
 
     def _view(self, run: str) -> str:
-        """The ready table, what mattered most first."""
+        """Return the table view, the most important parameters first."""
         names = importance.ordered(self.facts.names, importance.read(self.facts.study))
         return content.view(run, names, minimize=self.facts.minimize)
 
     def _tags(self) -> dict[str, str]:
-        """Of the study and of every run in it."""
+        """Return the tags of the study and of every run in it."""
         space = hashlib.sha256(self.facts.spec_text.encode()).hexdigest()[:16]
         found = {"sweep.study": self.facts.study.name, "sweep.space": space, "mlflow.source.name": "sweep"}
         commit = content.commit()
         return found | ({"mlflow.source.git.commit": commit} if commit else {}) | dict(self.facts.tags)
 
     def _study(self, server: Server, sync: StudySyncState, state: State) -> None:
-        """Bring the study's own figures and its note to where its trials are."""
+        """Bring the study's own metrics and note up to date with its trials."""
         ends = self.sides.ends()
         results = {number: result for number, (result, _) in ends.items()}
         points = content.progress(results, {number: ended for number, (_, ended) in ends.items()}, self.facts.metric)
@@ -187,13 +187,13 @@ class Reconciler:
         self._points = len(points)
 
     def _importance(self, results: Mapping[int, TrialResult]) -> Importance | None:
-        """What mattered, where what is kept was computed of these trials."""
+        """Return the stored importance if it was computed from these trials."""
         found = importance.read(self.facts.study)
         counts = [sum(one.state == state for one in results.values()) for state in ("COMPLETE", "PRUNED")]
         return found if found and counts == [found.completed, found.pruned] else None
 
     def _close(self, server: Server, sync: StudySyncState, state: State) -> None:
-        """What has no end is interrupted; unless another process holds the study, and these are its runs."""
+        """Mark unfinished runs as interrupted or paused, except those of another process that holds the study."""
         holder = lock.holder(self.facts.study.lock)
         alone = holder is None or holder.pid == os.getpid()
         for side in self.sides.all():
@@ -204,11 +204,11 @@ class Reconciler:
         if alone:
             server.view(sync.experiment, sync.id, self._view(sync.run))
             self._study(server, sync, state)
-            ran = round(1000 * records.elapsed_seconds(self.facts.study))  # without the pauses between two calls
+            ran = round(1000 * records.elapsed_seconds(self.facts.study))  # without the breaks between sessions
             server.status(sync.run, trial.STATUS[state], server.start(sync.run) + ran)
 
     def _upload_figures(self, server: Server, sync: StudySyncState) -> None:
-        """Send the study's files that MLflow lacks, or has otherwise."""
+        """Send the study's files that MLflow lacks or has in another version."""
         stamps = {path: files.sha256(path)[:16] for path in self._files if path.exists()}
         for path, stamp in stamps.items():
             if sync.files.get(path.name) != stamp:
@@ -222,7 +222,7 @@ class Reconciler:
 
     # --------------------------------------------------------------------------------------- run
     def _sync_run(self, server: Server, sync: StudySyncState, side: TrackedRun) -> None:
-        """Bring one run in MLflow to where its folder is."""
+        """Bring one run in MLflow up to date with its folder."""
         if side.sync is None:
             known = sync_state.read(side.folder.sync_state, RunSyncState)
             side.sync = known if known and known.parent == sync.run else None
@@ -297,7 +297,7 @@ class Reconciler:
         server.status(run, trial.STATUS[result.state], end)
 
     def _attach(self, server: Server, side: TrackedRun, there: RunSyncState) -> RunSyncState:
-        """Send what was attached, and the figures of an ended run, as far as MLflow lacks them."""
+        """Send the attached files, and the figures of a finished run, that MLflow lacks."""
         drawn = (records.drawn(side.folder) or ()) if side.result else ()
         paths = [*side.files, *(side.folder.figures / name for name in drawn)]
         news = {path.name: path for path in paths if path.name not in there.figures and path.exists()}
@@ -312,7 +312,7 @@ class Reconciler:
         return after
 
     def _scored(self, server: Server, side: TrackedRun, there: RunSyncState) -> RunSyncState:
-        """Send what boards have said of a final since."""
+        """Send new board scores of a final model."""
         points = content.board([*studies.scores(side.folder)])
         if len(points) <= there.scores:
             return there
@@ -323,13 +323,13 @@ class Reconciler:
 
 
 def _has_all(side: TrackedRun, sync: RunSyncState) -> bool:
-    """Whether MLflow has the run as it stands, but for its figures."""
+    """True if MLflow has the current state of the run, figures aside."""
     if side.result is None:
         return not side.live and bool(sync.sent) and sync.points == len(side.epochs)
     return sync.sent == side.result.state
 
 
 def _files(side: TrackedRun) -> list[Path]:
-    """The artifacts of a final that are there."""
+    """Return the existing files of a final model to show."""
     usual = [getattr(side.folder, name) for name in FINAL] if side.job.kind == "final" else []
     return [path for path in usual if path.exists()]

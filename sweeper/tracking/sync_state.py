@@ -1,4 +1,4 @@
-"""What a study knows of its runs in MLflow: which runs it owns there, and what of them has been sent."""
+"""The sync state of a study: its runs in MLflow, and how much of each has been sent."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,9 +15,10 @@ from trainers.support import files
 
 
 class StudySyncState(BaseModel):
-    """mlflow.json of a study. `id` is made up before the run is, so that a run whose answer got lost is found.
+    """mlflow.json of a study. `id` is generated before the run is created, so that the run is found if the answer
+    gets lost.
 
-    `files` are the study's own that were sent, each with a checksum of its content.
+    `files` are the study's own files that were sent, each with a checksum of its content.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,8 +31,8 @@ class StudySyncState(BaseModel):
 
 
 class RunSyncState(BaseModel):
-    """mlflow.json of a run folder; `sent` is the state up to which all has arrived, with `points` epochs, and
-    `figures` are the files of it that were sent beside; of a final so many `scores` of boards.
+    """mlflow.json of a run folder: everything up to the state `sent` has arrived, with `points` epochs, the files
+    `figures`, and, for a final model, `scores` board scores.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,12 +46,12 @@ class RunSyncState(BaseModel):
 
 
 Event = Literal["started"] | Epoch | TrialResult | tuple[Path, ...]
-"""What happens to a run: it starts, an epoch is done, it ends, files are to be shown with it."""
+"""An event of a run: it starts, an epoch is done, it finishes, or files are attached to it."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(path: Path, kind: type[Model]) -> Model | None:
-    """The sync state at `path`, or None where there is none or it cannot be read: then it is found or made anew."""
+    """Read the sync state at `path`; None if it is missing or unreadable, in which case it is rebuilt."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -58,14 +59,14 @@ def read(path: Path, kind: type[Model]) -> Model | None:
 
 
 def write(path: Path, sync: BaseModel) -> None:
-    """Put down what is there now; what a kill left of an earlier attempt goes, and nobody else's files."""
+    """Write the sync state, and remove its own temporary files left by killed processes."""
     for rest in path.parent.glob(f".{path.name}.*.tmp"):
         rest.unlink(missing_ok=True)
     files.write_text(path, sync.model_dump_json(indent=1) + "\n")
 
 
 def all_sent(folder: RunFolder, result: TrialResult, sync: StudySyncState) -> bool:
-    """Whether MLflow has all of an ended trial, with those of its figures that there are."""
+    """True if MLflow has all of a finished trial, including its existing figures."""
     known = read(folder.sync_state, RunSyncState)
     if known is None or known.parent != sync.run or known.sent != result.state:
         return False
@@ -73,12 +74,12 @@ def all_sent(folder: RunFolder, result: TrialResult, sync: StudySyncState) -> bo
 
 
 def key(folder: RunFolder) -> str:
-    """A run's name inside its study, such as trials/0007."""
+    """Return a run's name inside its study, such as trials/0007."""
     return f"{folder.root.parent.name}/{folder.root.name}"
 
 
 class TrackedRun:
-    """One run as it is here: the job, its epochs, its end; and how much of that MLflow has."""
+    """One local run: its job, epochs and result, and how much of them MLflow has."""
 
     def __init__(self, job: Job, folder: RunFolder) -> None:
         self.job, self.folder = job, folder
@@ -86,17 +87,17 @@ class TrackedRun:
         self.result: TrialResult | None = records.read_result(folder)
         self.files: list[Path] = []
         self.sync: RunSyncState | None = None
-        self.points = 0  # how many epochs of it are known to be there
-        self.live = False  # a worker is on it now
-        self.new = False  # nobody can have told MLflow of it
-        self.lost = False  # MLflow refuses it for good
+        self.points = 0  # epochs known to be in MLflow
+        self.live = False  # a worker is running it now
+        self.new = False  # MLflow cannot know it yet
+        self.lost = False  # MLflow refuses it permanently
 
     @property
     def key(self) -> str:
         return key(self.folder)
 
     def take(self, event: Event) -> None:
-        """Take note of what happens to the run."""
+        """Apply an event to the run."""
         match event:
             case "started":
                 self.result, self.live, self.new = None, True, self.job.kind == "trial" and not self.job.resumed
@@ -108,13 +109,13 @@ class TrackedRun:
                 self.files += event
 
     def end(self, result: TrialResult) -> None:
-        """Note the end; epochs nobody told of are taken from the record."""
+        """Set the result; epochs that were not announced are read from the record."""
         if len(self.epochs) < result.epochs:
             self.epochs = records.history(self.folder)
         self.result, self.live = result, False
 
     def standing(self, state: State = "RUNNING") -> TrialResult:
-        """The end, or without one how it stands."""
+        """Return the result, or the status so far if the run has not finished."""
         return self.result or records.result_of(self.job, self.epochs, state)
 
     @property
@@ -124,19 +125,19 @@ class TrackedRun:
 
 
 class TrackedRuns:
-    """The runs of one study, by key; they belong to the sender's thread alone."""
+    """The runs of one study, by key; for use by the sender's thread only."""
 
     def __init__(self, study: StudyFolder) -> None:
         self.study = study
         self._sides: dict[str, TrackedRun] = {}
-        self._done: dict[int, tuple[TrialResult, float]] = {}  # trials of which MLflow has all: end, and when
+        self._done: dict[int, tuple[TrialResult, float]] = {}  # trials that MLflow has completely: result and time
 
     def get(self, key: str) -> TrackedRun | None:
-        """The run called so, unless it is done with."""
+        """Return the run with this key, unless it is done."""
         return self._sides.get(key)
 
     def of(self, job: Job, folder: RunFolder | None = None) -> TrackedRun:
-        """The side of `job`; the first time, with the epochs and the end that its folder already holds."""
+        """Return the run of `job`; when first requested, its epochs and result are read from its folder."""
         folder = folder or RunFolder(job.folder)
         known = self._sides.get(key(folder))
         return known or self._sides.setdefault(key(folder), TrackedRun(job, folder))
@@ -145,18 +146,18 @@ class TrackedRuns:
         return list(self._sides.values())
 
     def done(self, side: TrackedRun) -> None:
-        """Forget an ended trial but for its end: thousands of histories are too much to keep."""
+        """Forget a finished trial except its result: thousands of histories are too much to keep."""
         if side.job.kind == "trial" and side.result and side.result.state != "INTERRUPTED":
             self._done[side.job.trial] = side.result, side.ended
             self._sides.pop(side.key, None)
 
     def ends(self) -> dict[int, tuple[TrialResult, float]]:
-        """How every trial stands, by number, and when its last epoch ended (Unix time)."""
+        """Return the status of every trial, by number, and the time of its last epoch (Unix time)."""
         trials = [side for side in self._sides.values() if side.job.kind == "trial"]
         return self._done | {side.job.trial: (side.standing(), side.ended) for side in trials}
 
     def load(self, sent: Callable[[RunFolder, TrialResult], bool]) -> Iterator[TrackedRun]:
-        """The runs that have a folder, trials first; of ended trials of which all is `sent` only the end is read."""
+        """Yield the runs that have a folder, trials first; of a trial that is all `sent`, only the result is read."""
         known = trial_index.read(self.study)
         for number, folder in records.folders(self.study):
             entry = known.get(number)

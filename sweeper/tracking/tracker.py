@@ -1,4 +1,4 @@
-"""The tracker: shows in MLflow what the run folders hold, and reads nothing back."""
+"""The tracker: shows the content of the run folders in MLflow, and reads nothing back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,18 +19,16 @@ from sweeper.trial import Closing, Job, Observer, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.text import brief
 
-LOAD_TIMEOUT_S = 60.0  # seconds that a busy machine may take to load the library
-SLOW_CALL_S = 5.0  # seconds after which a call that does not come back is told
-STUDY_UPDATE_DELAY_S = (
-    1.0  # seconds after a trial's end in which more may end, before the study's own figures are sent
-)
+LOAD_TIMEOUT_S = 60.0  # seconds to load the library on a busy machine
+SLOW_CALL_S = 5.0  # seconds after which an unanswered call is reported
+STUDY_UPDATE_DELAY_S = 1.0  # seconds to wait for more trials to finish before the study's own metrics are sent
 
 
 class MlflowTracker(Observer):
-    """Shows it in MLflow, from a thread of its own: a server that is down or silent costs telemetry, not training.
+    """An observer that sends to MLflow from its own thread: a dead or silent server costs telemetry, not training.
 
-    `note` is told, in the caller's thread, when MLflow stops answering and when it answers again; `recipe_text`
-    renders a job's recipe for config.yaml (JSON when left out).
+    `note` is called, in the caller's thread, when MLflow stops answering and when it answers again; `recipe_text`
+    renders a job's recipe for config.yaml (default: JSON).
     """
 
     def __init__(
@@ -48,7 +46,7 @@ class MlflowTracker(Observer):
         self.down = self._slow = self._named = False
 
     def opened(self, facts: StudyInfo) -> None:
-        """Begin the study's run or take it up again, with all that its folders hold."""
+        """Start or resume the study's run, with everything in its folders."""
         self._reconciler = Reconciler(facts, lambda: Server(self._news.put), self._recipe_text)
         self.sender.submit(STUDY)
 
@@ -64,7 +62,7 @@ class MlflowTracker(Observer):
         self.sender.submit(STANDING, STUDY_UPDATE_DELAY_S)
 
     def attached(self, job: Job | None, files: Sequence[Path]) -> None:
-        """Show `files` with a run, or with the study; those of a final are taken from its folder by themselves."""
+        """Attach `files` to a run, or to the study; the files of a final model are found in its folder anyway."""
         if job is None:
             self.reconciler.hear(None, tuple(files))
             self._ask(FILES)
@@ -72,26 +70,26 @@ class MlflowTracker(Observer):
             self._hear(job, tuple(files))
 
     def note(self, text: str) -> None:
-        """MLflow shows no words."""
+        """Not shown in MLflow."""
 
     def closed(self, closing: Closing) -> None:
-        """End the study's run, and every run that has no end as INTERRUPTED; waits as long as news arrive."""
+        """End the study's run, and every unfinished run as INTERRUPTED; waits as long as data is being sent."""
         begins = not (closing.hurried or self.reconciler.connected or self.down)
         timeout = LOAD_TIMEOUT_S if begins else closing.timeout
         if self._finish(closing, timeout, lambda: None if closing.hurried else self.reconciler.moved):
-            self._note("MLflow still lacks a part of this study; the next `sweep run` or `sweep ui` sends the rest")
+            self._note("MLflow still lacks part of this study; the next `sweep run` or `sweep ui` sends the rest")
 
     def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
-        """The same, for as long as something arrives every `patience` seconds; whether MLflow has all then."""
+        """Do the same, as long as something arrives every `patience` seconds; True if MLflow has all then."""
         return not self._finish(Closing(state, tuple(files)), patience, lambda: self.reconciler.moved)
 
     @property
     def sent(self) -> Sent:
-        """What was sent since the study was opened."""
+        """The data sent since the study was opened."""
         return self.reconciler.sent
 
     def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
-        """How many tasks are not done after `timeout` seconds in which nothing has `moved`."""
+        """Return the number of tasks not done after `timeout` seconds in which nothing has `moved`."""
         self.reconciler.hear(None, closing)
         self.sender.submit(CLOSE)
         left = self.sender.drain(timeout, moved)
@@ -100,7 +98,7 @@ class MlflowTracker(Observer):
 
     @property
     def reconciler(self) -> Reconciler:
-        """What brings MLflow to where the folders are."""
+        """The reconciler of the open study."""
         if self._reconciler is None:
             raise RuntimeError("the study was not opened")
         return self._reconciler
@@ -121,13 +119,13 @@ class MlflowTracker(Observer):
             self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training continues")
 
     def _tell_names(self, epoch: Epoch) -> None:
-        """Say once which categories MLflow knows by other names."""
+        """Report, once, the categories that have other names in MLflow."""
         if epoch.val and not self._named:
             self._named = True
             others = [one for one in content.keys(epoch.val.category_accuracy).items() if one[0] != one[1]]
             if others:
                 named = ", ".join(f"{brief(name)!r} is {brief(key)!r}" for name, key in others)
-                self._note(f"MLflow takes no such names of categories: {named} there")
+                self._note(f"MLflow does not allow some category names: {named} there")
 
     def _do(self, task: str) -> None:
         try:
@@ -141,7 +139,7 @@ class MlflowTracker(Observer):
     def _refused(self, why: str) -> None:
         if why not in self._reasons:
             self._reasons.add(why)
-            self._news.put(f"MLflow refuses a part: {why}; training continues")
+            self._news.put(f"MLflow refuses part of the data: {why}; training continues")
 
     def _failed(self, error: Exception) -> None:
         if not self.down:
@@ -157,7 +155,7 @@ def _json(job: Job) -> str:
 
 
 def facts(one: StudyStatus) -> StudyInfo:
-    """What the record is told of a study that is not searched: as its folder has it, without a look at its data."""
+    """Return the facts of a study that is not running, from its folder, without reading its data set."""
     document: Mapping[str, Any] = study_file.read(one.study) or {}
     asked = document["identity"]
     fingerprint = document.get("fingerprint")

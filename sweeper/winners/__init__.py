@@ -1,1 +1,1 @@
-"""What becomes of the best trials after a search: new seeds, retraining on train and val, and ensembles."""
+"""Work on the best trials after a search: confirmation with new seeds, retraining on train + val, ensembles."""

@@ -1,4 +1,4 @@
-"""Leaders that one validation set cannot tell apart, trained again with new seeds."""
+"""Confirmation: leaders that one validation set cannot distinguish are trained again with new seeds."""
 
 import sys
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from sweeper.engine.session import Session
     from sweeper.system.devices import Slot
 
-STRIDE = 1000  # between the seeds of two repeats, out of the way of the search's own repeats
+STRIDE = 1000  # between the seeds of two repeats, apart from the search's own repeats
 
 
 @dataclass(frozen=True)
 class Row:
-    """A leader: its value in the search, and those with new seeds."""
+    """A leader: its value in the search, and its values with new seeds."""
 
     trial: int
     backbone: str
@@ -48,10 +48,10 @@ def run(
     mlflow: bool = True,
     events: bool = False,
 ) -> list[Row]:
-    """Train every leader on train `repeats` times with new seeds, those on record excepted; best mean first.
+    """Train every leader `repeats` times with new seeds, except those on record; return rows, best mean first.
 
-    The leaders are those that are tied, unless `front` says who. On a full disk it waits, and goes on when there is
-    room.
+    The leaders are the tied trials, unless `front` names others. On a full disk, this waits for space and then
+    continues.
     """
     front = front or leaders(study)
 
@@ -69,15 +69,16 @@ def run(
 
 
 def as_planned(session: "Session", asked: Confirm) -> None:
-    """What `search.confirm` asks for after a search that has ended, as far as the hours have room; says the outcome
-    and what comes next.
+    """Confirm leaders after a search as `search.confirm` requests, as far as the hours allow.
+
+    Reports the outcome and the next command.
     """
     folder, slots, options = session.prepared.folder, session.prepared.slots, session.options
     front = leaders(folder, asked.top)
     top, seeds = _fitting(session, front, asked.seeds) if len(front) > 1 else (0, 0)
     if len(front) > 1 and (top, seeds) != (len(front), asked.seeds):
-        room = f"{text.counted(seeds, 'new seed')} of each of the best {top}" if seeds else "no new seeds"
-        print_message(f"the hours have room for {room}; more --hours have it for all")
+        room = f"{text.counted(seeds, 'new seed')} for each of the best {top}" if seeds else "no new seeds"
+        print_message(f"the hours allow {room}; increase --hours for all")
     if seeds:
         rows = run(folder, seeds, slots, front=front[:top], mlflow=options.mlflow, events=options.events)
         _tell(folder, rows, minimize=front[0].minimize, as_event=options.events)
@@ -94,7 +95,7 @@ def _tell(folder: StudyFolder, rows: Sequence[Row], *, minimize: bool, as_event:
 
 
 def _fitting(session: "Session", front: Sequence[TrialResult], seeds: int) -> tuple[int, int]:
-    """How many of the leaders, at least two, and how many seeds fit the hours; those on record count as well."""
+    """Return how many leaders (at least two) and seeds fit the hours, counting those on record; else (0, 0)."""
     study = session.prepared.folder
     trains = [job.recipe.train for one in front if (job := records.read_config(study.trial(one.number)))]
     clock = session.clock(trains[0], front[0].epoch or 0)
@@ -107,14 +108,14 @@ def _fitting(session: "Session", front: Sequence[TrialResult], seeds: int) -> tu
 
 
 def luck(rows: Sequence[Row], *, minimize: bool) -> str:
-    """What became of the search's best value with new seeds: the best of several noisy values is partly luck."""
+    """Compare the search's best value with its mean over new seeds: the best of noisy values is partly luck."""
     found = max(rows, key=lambda row: oriented(row.value, minimize=minimize))
     won = "it has the best mean" if found is rows[0] else f"trial {rows[0].trial} has the best mean"
     return f"trial {found.trial} had {found.value:.4f} in the search and has {found.mean:.4f} with new seeds; {won}"
 
 
 def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
-    """The `repeat`-th retraining of a trial, or None when it is on record."""
+    """Return the `repeat`-th confirmation of a trial, or None if it is on record."""
     folder = study.confirm(result.number, repeat)
     original = records.read_config(study.trial(result.number))
     if original is None or records.read_result(folder):
@@ -135,7 +136,7 @@ def _make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
     return records.result_of(job, epochs, "COMPLETE", ended)
 
 
-# --------------------------------------------------------------------------------------- ways out
+# --------------------------------------------------------------------------------------- output
 HEADERS = ("trial", "backbone", "in the search", "mean of new seeds", "spread", "seeds")
 
 

@@ -1,4 +1,4 @@
-"""Several trials of a study whose models answer better together: chosen on val, retrained, and put into one file."""
+"""Ensembles: trials of a study whose models are better together, chosen on val, retrained, and put into one file."""
 
 import shutil
 import time
@@ -35,20 +35,20 @@ NAME = "ensemble"
 
 @dataclass(frozen=True)
 class Selection:
-    """The members, the one with the largest share first, and what they are worth on val, which chose them."""
+    """The members, largest share first, and their joint scores on val, which also chose them."""
 
     best: Winner  # the best trial alone
     members: Mapping[int, Winner]
     shares: Mapping[int, float]
-    most: int  # members that there may be
-    own: float  # what the best alone is worth, measured as the mean is
+    most: int  # members allowed
+    own: float  # value of the best trial alone, measured in the same way as the mean's
     val: Scores
     temperature: Mapping[str, float]
-    gain: tuple[float, float] | None  # 95 % interval of what the mean is better than the best alone
+    gain: tuple[float, float] | None  # 95 % interval of the gain of the mean over the best trial alone
 
     @property
     def alone(self) -> bool:
-        """Whether no other trial makes the best one better."""
+        """True if no other trial improves the best one."""
         return len(self.members) == 1
 
     @property
@@ -57,13 +57,13 @@ class Selection:
 
     @property
     def line(self) -> str:
-        """What it is worth."""
+        """A sentence on the value of the ensemble."""
         metric, study, on = self.best.result.metric, self.best.study.name, self.best.judged_on
         if self.alone:
-            return f"no other trial of {study} makes trial {self.best.result.number} better on {on}: it stays alone"
+            return f"no other trial of {study} improves trial {self.best.result.number} on {on}, so it is used alone"
         value = text.format_value(self.value, self.val.standard_errors.get(metric))
         own, recorded = text.format_value(self.own), text.format_value(self.best.result.value)
-        other = f" (on record {recorded}: with thresholds, or before its temperature)" if own != recorded else ""
+        other = f" ({recorded} on record, with thresholds or before its temperature)" if own != recorded else ""
         interval = f"; gain, 95 %: {self.gain[0]:+.4f} to {self.gain[1]:+.4f}" if self.gain else ""
         alone = f"trial {self.best.result.number} alone {own}{other}"
         caution = "They were chosen on these images, so the gain is slightly optimistic"
@@ -71,9 +71,9 @@ class Selection:
 
 
 def select(study: StudyFolder, most: int) -> Selection:
-    """The `most` models at most whose mean is best on val, out of all completed trials that have left predictions.
+    """Select at most `most` models whose mean is best on val, among all completed trials with stored predictions.
 
-    They see images of one kind: framed and decoded as for the best trial.
+    All see the same images, framed and decoded as for the best trial.
     """
     _refuse_forbidden(study)
     best = winner.winner(study)
@@ -104,14 +104,14 @@ def select(study: StudyFolder, most: int) -> Selection:
 
 
 def _refuse_forbidden(study: StudyFolder) -> None:
-    """Raise UserError where the rules of the study allow one model alone."""
+    """Raise UserError if the rules of the study allow only one model."""
     if not (study_file.read(study) or {}).get("rules", {}).get("ensemble", True):
         help = f"sweep best {study.name} --export submission makes the final model of the best trial alone"
-        raise UserError("rules.ensemble: false allows one model alone", where=str(study.space), help=help)
+        raise UserError("rules.ensemble: false allows only one model", where=str(study.space), help=help)
 
 
 def _candidates(best: Winner) -> Iterator[Winner]:
-    """The completed trials that can stand beside the best one; of equals the first begins."""
+    """Yield the completed trials that can be combined with the best one, best first; the earlier of equals first."""
     framing, study = best.job.recipe.train.framing, best.study
     complete = [one for one in records.results(study) if one.state == "COMPLETE" and one.value is not None]
     for result in sorted(complete, key=lambda one: (-one.oriented, one.number)):
@@ -121,7 +121,7 @@ def _candidates(best: Winner) -> Iterator[Winner]:
 
 
 def _logits(one: Winner, table: "Table") -> ensemble.Logits:
-    """What a trial said of val, as sure as it was right."""
+    """Return a trial's logits on val, divided by its temperatures."""
     found = load_array(one.study.trial(one.result.number).val_logits)
     return ensemble.divided(found, table.categories, one.epoch.temperature if one.epoch else {})
 
@@ -129,18 +129,18 @@ def _logits(one: Winner, table: "Table") -> ensemble.Logits:
 def _no_predictions(best: Winner) -> UserError:
     where = best.study.trial(best.result.number).val_logits
     help = f"sweep best {best.study.name} --export submission makes the final model of the best trial alone"
-    what = "the best trial has left no predictions on val, by which an ensemble is chosen"
+    what = "an ensemble is chosen by predictions on val, but those of the best trial are missing"
     return UserError(what, where=str(where), help=help)
 
 
-# -------------------------------------------------------------------------------------- the final
+# -------------------------------------------------------------------------------------- final model
 def export(
     chosen: Selection, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True, events: bool = False
 ) -> Final:
-    """Retrain the members on train and val, side by side on `slots`; put them together, predict test and pack it.
+    """Retrain the members on train and val, side by side on `slots`, combine them, predict test, and pack the result.
 
-    Finals of members that are there, finished or not, are used, unless `again`. A trial that stays alone is exported
-    as such. On a full disk it waits, and goes on when there is room.
+    Existing final models of members, finished or not, are reused unless `again`. A trial that is used alone is
+    exported as such. On a full disk, this waits for space and then continues.
     """
     if chosen.alone:
         return final.export(chosen.best, slots[:1], again=again, mlflow=mlflow, events=events)
@@ -167,10 +167,10 @@ def export(
 def _trained(
     chosen: Selection, places: Mapping[RunFolder, Winner], job: Job, session: retraining.RetrainingSession
 ) -> Final:
-    """Train what is left of the members, then make the ensemble, nothing if a full disk came after its end."""
+    """Train the remaining members, then make the ensemble, unless it was finished before a full disk interrupted."""
     final.train(places, session)
     for one in places:
-        one.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
+        one.checkpoint.unlink(missing_ok=True)  # its content is in model.safetensors
     folder = RunFolder(job.folder)
 
     def make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
@@ -187,10 +187,10 @@ def _trained(
 
 
 def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:
-    """The ensemble on record, an unfinished one first, or a new one; and the finals of its members.
+    """Return the ensemble on record (an unfinished one first) or a new one, and the final models of its members.
 
-    It is on record before its members are trained, so that the study tells what is to be done. An unfinished one of
-    other members, of which nothing was made, gives way.
+    It is recorded before its members are trained, so that the study shows what remains to be done. An unfinished one
+    with other members holds nothing yet and is removed.
     """
     study = chosen.best.study
     known = [one for one in studies.finals(study) if one.members]
@@ -213,7 +213,7 @@ def _is_of(ensemble: Ensemble, chosen: Selection) -> bool:
 
 
 def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
-    """That of a new ensemble of the finals in `places`."""
+    """Return the job of a new ensemble of the final models in `places`."""
     members = tuple(
         EnsembleMember(
             trial=one.result.number,
@@ -240,7 +240,7 @@ def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
     return chosen.best.job.model_copy(update=changes)
 
 
-# --------------------------------------------------------------------------------------- ways out
+# --------------------------------------------------------------------------------------- output
 HEADERS = ("trial", "share", "backbone", "value")
 
 
@@ -257,7 +257,7 @@ def cells(chosen: Selection) -> list[list[str]]:
 
 
 def document(chosen: Selection) -> dict[str, Any]:
-    """The same for --json."""
+    """Return the selection as plain values for --json."""
     metric = chosen.best.result.metric
     members = [
         {"trial": n, "share": chosen.shares[n], "backbone": one.result.backbone, "value": one.result.value}

@@ -1,4 +1,4 @@
-"""The winner of a study, retrained on train and val, and packed for a submission."""
+"""The final model: the winner of a study, retrained on train and val, and packed for submission."""
 
 import time
 from dataclasses import dataclass
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from sweeper.system.devices import Slot
     from trainers.data.layouts import Table
 
-MIN_ANSWERS = 100  # as trainers.evaluation.temperature has it, which is not loaded here
+MIN_ANSWERS = 100  # same as in trainers.evaluation.temperature, which is not imported here
 
 
 @dataclass(frozen=True)
 class Final:
-    """A finished retraining: its folder, the model's sha256, and the submission where there are test images."""
+    """A finished retraining: its folder, the model's sha256, and the submission if there are test images."""
 
     folder: RunFolder
     sha256: str
     submission: Submission | None
-    known: bool  # it was there already
+    known: bool  # it was finished before
     metric: str
-    test: Scores | None  # where test has labels
+    test: Scores | None  # if test has labels
 
 
 def finished(final: Final) -> dict[str, Any]:
-    """A final for --json."""
+    """Return a final model as plain values for --json."""
     made = final.submission
     return {
         "schema_version": 1,
@@ -68,8 +68,8 @@ def _document(made: Submission) -> dict[str, Any]:
 
 
 def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
-    """What lies where, and what comes next."""
-    how = "made before (--again makes another)" if final.known else "done"
+    """Yield the location of each file, and the next commands."""
+    how = "made before (--again makes a new one)" if final.known else "done"
     yield f"{how}: {text.relative_path(final.folder.root)}"
     yield f"model:      {final.folder.model.name}, sha256 {final.sha256}"
     if made := final.submission:
@@ -78,18 +78,18 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
         else:
             yield f"submission: none, {made.refused}"
         for same in studies.same_submissions(final.folder):
-            yield f"            the same bytes as {same.name}: a board would give it the same score"
+            yield f"            identical to that of {same.name}: a board would give it the same score"
         if made.table:
             counted = "" if made.path else f", {made.images} images"
             yield f"by name:    {text.relative_path(made.table)}{counted}"
         for category, number in made.renumbered():
             name = category.classes[number]
             what = f"{number} of {category.name} is {name!r}"
-            yield f"            {submission.MEMBER} counts classes from 0: {what} (see the card)"
+            yield f"            {submission.MEMBER} numbers classes from 0: {what} (see the card)"
         if made.formulas:
-            yield "            (some names are formulas to a spreadsheet: import it as text)"
+            yield "            (a spreadsheet would read some names as formulas: import them as text)"
     else:
-        yield "submission: none, the data set has no test images"
+        yield "submission: none, as the data set has no test images"
     if final.test:
         value = text.format_value(final.test.metrics.get(final.metric), final.test.standard_errors.get(final.metric))
         yield f"test:       {final.metric} {value}{_labelled(final.test, made)}"
@@ -101,22 +101,22 @@ def ending(final: Final, study: StudyFolder) -> "Iterator[str]":
 
 
 def _labelled(test: Scores, made: Submission | None) -> str:
-    """On how much a score of test stands: images, or where answers are missing, those that are known."""
+    """Return the number of images behind a test score, or of known answers if some are missing."""
     if known := sum(test.category_answers.values()):
         return f", {text.counted(known, 'known answer')}"
     return f", {made.images} images" if made else ""
 
 
-# --------------------------------------------------------------------------------------- the final
+# --------------------------------------------------------------------------------------- final model
 def export(
     won: Winner, slots: "Sequence[Slot]", *, again: bool = False, mlflow: bool = True, events: bool = False
 ) -> Final:
-    """Retrain the winner on train and val, predict test, and pack what it says.
+    """Retrain the winner on train and val, predict test, and pack the predictions.
 
-    The recipe is unchanged, its schedule's horizon too; where its selection chose an epoch of the winner, training
-    ends after as many. A final of the same trial that was interrupted is continued, a finished one is packed again
-    from its predictions, unless `again`. On a full disk it waits, and goes on when there is room.
-    `events`: what happens is told as JSON.
+    The recipe is unchanged, including the length of its schedule; if selection chose an epoch of the winner,
+    training stops after that many. An interrupted final model of the same trial is resumed, and a finished one is
+    packed again from its predictions, unless `again`. On a full disk, this waits for space and then continues.
+    `events`: report progress as JSON.
     """
     folder, done = place(won, again=again)
     data = won.job.recipe.data
@@ -138,19 +138,19 @@ def export(
         mlflow=mlflow,
         events=events,
     )
-    folder.checkpoint.unlink(missing_ok=True)  # what it held is in model.safetensors
+    folder.checkpoint.unlink(missing_ok=True)  # its content is in model.safetensors
     return final
 
 
 def _trained(won: Winner, folder: RunFolder, session: retraining.RetrainingSession) -> Final:
-    """Train what is left of the final, nothing if a full disk came after its end, and pack it."""
+    """Train the rest of the final model, if any is left after a full disk, and pack it."""
     train({folder: won}, session)
     job = job_of(won, folder)
     return packed(folder, session.table, job.recipe.data, won.result.metric, known=False)
 
 
 def train(places: "Mapping[RunFolder, Winner]", session: retraining.RetrainingSession) -> None:
-    """Train what is left of the finals of several trials, side by side where there are slots, and record them."""
+    """Train the unfinished final models of several trials, side by side as slots allow, and record them."""
     waiting = {folder: won for folder, won in places.items() if records.read_result(folder) is None}
     jobs = {folder.root: job_of(won, folder) for folder, won in waiting.items()}
     for folder, won in waiting.items():
@@ -168,24 +168,24 @@ def train(places: "Mapping[RunFolder, Winner]", session: retraining.RetrainingSe
 
 
 def uncalibrated(won: Winner) -> str:
-    """That the winner has no temperature, why that may be, and how to get one."""
+    """Return a note that the winner has no temperature, the possible reasons, and the remedy."""
     which = f"{won.study.name} --trial {won.result.number}" if won.picked else won.study.name
     return (
-        f"probabilities are not calibrated, for trial {won.result.number} has no temperature: no category has"
-        f" {MIN_ANSWERS} known answers in val, or an earlier version trained it; in that case train it anew with:"
-        f" sweep best {which} > best.yaml && sweep run best.yaml --then-best"
+        f"probabilities are not calibrated, because trial {won.result.number} has no temperature: either no category"
+        f" has {MIN_ANSWERS} known answers in val, or an earlier version trained it; in the latter case, train it"
+        f" again with: sweep best {which} > best.yaml && sweep run best.yaml --then-best"
     )
 
 
 def _predicted(won: Winner, folder: RunFolder, session: retraining.RetrainingSession) -> Final:
-    """Predict test with a finished final, and pack it: the images are others than they were."""
+    """Predict test again with a finished final model, as the test images have changed, and pack it."""
     job = job_of(won, folder)
     predict_again(won, job, session)
     return packed(folder, session.table, job.recipe.data, won.result.metric, known=True)
 
 
 def predict_again(won: Winner, job: Job, session: retraining.RetrainingSession) -> None:
-    """Predict the test images, which are others than they were, with a finished final."""
+    """Predict the test images, which have changed, with a finished final model."""
     folder = RunFolder(job.folder)
     study_file.note_test(folder, study_file.PENDING)
     for path in (
@@ -196,14 +196,14 @@ def predict_again(won: Winner, job: Job, session: retraining.RetrainingSession) 
         folder.predictions,
         folder.submission,
     ):
-        path.unlink(missing_ok=True)  # there may be no test images any more
-    session.observers.note(f"the test images are others now: {folder.root.name} predicts them, and is not retrained")
+        path.unlink(missing_ok=True)  # there may be no test images left
+    session.observers.note(f"the test images have changed: {folder.root.name} predicts them without retraining")
     only = job.model_copy(update={"only_predict": True})
     session.train([only], lambda job, ended, epochs: record(won, job, ended.scores, epochs, session.table))
 
 
 def place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
-    """The folder of the final, and whether it is finished."""
+    """Return the folder of the final model, and True if it is finished."""
     mine = [one for one in studies.finals(won.study) if one.trial == won.result.number and not one.members]
     for final in reversed(mine):
         if not final.done:
@@ -214,7 +214,7 @@ def place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
 
 
 def new_place(study: StudyFolder, what: str) -> RunFolder:
-    """A folder for a new final, called by the day and `what` it is of."""
+    """Return a folder for a new final model, named after the date and `what` it is made of."""
     name = f"{time.strftime('%Y-%m-%d')}-{what}"
     taken = {final.folder.root.name for final in studies.finals(study)}
     names = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))]
@@ -222,7 +222,7 @@ def new_place(study: StudyFolder, what: str) -> RunFolder:
 
 
 def job_of(won: Winner, folder: RunFolder) -> Job:
-    """The retraining of a trial in the folder of a final."""
+    """Return the retraining job of a trial in the folder of a final model."""
     known = records.read_config(folder)
     if known:
         return known.model_copy(update={"folder": folder.root, "cache": paths.cache()})
@@ -242,7 +242,7 @@ def job_of(won: Winner, folder: RunFolder) -> Job:
 
 
 def record(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], table: "Table") -> TrialResult:
-    """Write what lies beside the model, so that it is there when the record learns of the end; returns its result."""
+    """Write the files beside the model, before its outcome is recorded, and return the result."""
     folder = RunFolder(job.folder)
     if scores:
         write_text(folder.test_scores, scores.model_dump_json(indent=1) + "\n")

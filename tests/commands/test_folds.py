@@ -80,7 +80,7 @@ def test_a_sweep_with_folds_from_its_start_to_its_submission(here: Path, how: li
     assert [(one.state, one.epochs, one.planned) for one in results] == [("COMPLETE", 6, 6)] * 2
     assert all(one.standard_error for one in results)
     _of_all_images(study)
-    with pytest.raises(EnvironmentFault, match="has a model for each fold and none of all images") as caught:
+    with pytest.raises(EnvironmentFault, match="has a model per fold, but none trained on all images") as caught:
         find.find("question/0")
     assert "sweep best question --trial 0 --export submission trains one" in caught.value.help
     if how == ["--inline"]:
@@ -149,7 +149,7 @@ def test_without_the_folds_checkpoints_a_final_says_what_is_not_there(here: Path
     assert not list(study.trial(0).root.glob("fold_*/*"))
     made = export.export(winner.winner(study), [Slot("cpu")], mlflow=False)
     said = " ".join(export.ending(made, study))
-    assert "no oof.csv: keep_checkpoints, or sweep clean, has removed the predictions of the folds" in said
+    assert "no oof.csv: keep_checkpoints or sweep clean has removed the predictions of the folds" in said
     assert not made.folder.out_of_fold.exists()
 
 
@@ -196,7 +196,7 @@ def test_a_pruned_winner_has_no_predictions_of_all_folds_and_says_so(here: Path,
     won = winner.chosen(study, 1)
     assert won.length == 2
     made = export.export(won, [Slot("cpu")], mlflow=False)
-    assert "no oof.csv: trial 1 has not trained all folds" in " ".join(export.ending(made, study))
+    assert "no oof.csv: trial 1 did not train all folds" in " ".join(export.ending(made, study))
 
 
 def test_one_fold_is_refused_with_what_to_write(here: Path):
@@ -212,8 +212,8 @@ def test_a_plan_proposes_folds_where_val_is_small_and_counts_them_where_they_are
     plain = plan.plan(here / "space.yaml", Options(devices="cpu"))
     (said,) = [line for line in plan.lines(plain) if "search: {" in line]
     assert said == (
-        "val has 24 images, which tell few trials apart: search: {folds: 5} judges each trial on all 72, for 5"
-        " trainings of a trial"
+        "val has only 24 images, too few to rank trials well: search: {folds: 5} judges each trial on all 72 images,"
+        " at 5 trainings per trial"
     )
     (here / "space.yaml").write_text(SPACE)
     parted = plan.plan(here / "space.yaml", Options(devices="cpu"))

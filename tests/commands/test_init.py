@@ -82,7 +82,7 @@ def test_the_file_says_what_was_found_and_chosen(written):
 def test_run_on_the_folder_takes_the_file_of_before_and_trains(here):
     ended = sweep(here, "run", "photos", "--trials", "2", "--no-mlflow", "--devices", "cpu")
     assert ended.returncode == 0, ended.stderr
-    assert "search space: photos.yaml, as it was written before" in ended.stderr
+    assert "search space: photos.yaml (written earlier)" in ended.stderr
     assert len(list((here / "mlruns/studies/photos/trials").iterdir())) == 2
     recorded = json.loads((here / "mlruns/studies/photos/study.json").read_text())["identity"]["train"]
     assert recorded["normalize"] == {"mean": [0.1] * 3, "std": [0.2] * 3}
@@ -94,7 +94,7 @@ def test_run_on_the_folder_keeps_a_file_that_was_changed(here, monkeypatch, chan
     monkeypatch.chdir(here)
     changed = (here / "photos.yaml").read_text() + change
     (here / "photos.yaml").write_text(changed)
-    with pytest.raises(UserError, match="in the way") as caught:
+    with pytest.raises(UserError, match="already exists, but was not written for") as caught:
         init.for_run(Path("photos"), Options(), None)
     assert "sweep run photos.yaml" in caught.value.help
     assert (here / "photos.yaml").read_text() == changed
@@ -179,7 +179,7 @@ def test_an_unknown_metric_is_answered_with_the_nearest(ground):
 
 def test_a_metric_of_another_kind_of_category_is_refused(ground):
     photos(ground / "photos")
-    assert "such as overall_accuracy" in refused(Path("photos"), Wishes(metric="micro_f1")).help
+    assert "try overall_accuracy" in refused(Path("photos"), Wishes(metric="micro_f1")).help
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "empty", "texts"])
@@ -203,7 +203,7 @@ def test_weights_that_are_not_used_are_said_where_a_file_names_its_own(ground, c
     space = ground / "own.yaml"
     space.write_text(f"data: {{root: photos}}\ntrain: {{{train}}}\n")
     assert init.with_weights(space, Options(), "weights") == Options()
-    said = f"{space} names its own weights, so those in weights are not used\n" if "mine" in train else ""
+    said = f"{space} sets its own weights, so those in weights are not used\n" if "mine" in train else ""
     assert capsys.readouterr().err == said
 
 

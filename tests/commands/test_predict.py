@@ -134,7 +134,7 @@ def test_a_model_is_found_by_study_trial_folder_and_file(here):
         ("qestion/1", "did you mean 'question'?"),
         ("question/9", "the nearest are 0, 1"),
         ("absent.safetensors", "check the path, or name a study"),
-        ("photos", "name a study, STUDY/TRIAL, the folder of a run, or a model file"),
+        ("photos", "give a study, STUDY/TRIAL, the folder of a run, or a model file"),
     ],
 )
 def test_a_word_that_is_no_model_is_answered_with_the_nearest(here, word, help):

@@ -499,16 +499,16 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
     )
     assert "faster with another format" in plan.lines(replace(made, precision="faster with another format"))
     said = "\n".join(plan.lines(made))
-    assert "study question: 3 trials, each of 4 epochs\nopen values (endless configurations)" in said
+    assert "study question: 3 trials, each of 4 epochs\nparameters (unlimited configurations)" in said
     assert "later trials depend on the results of earlier ones" in said
     assert "0: optimizer.lr=0.00316" in said
     assert "0.050 s/step" in said
-    assert "time: at most 15m on 1 slot, less what is pruned; the budget ends it after 0.5 h" in said
+    assert "time: at most 15m on 1 slot, less with pruning; the budget stops it after 0.5 h" in said
     closed = replace(made, trials=1, open_values={}, configurations=1, samples=({},), slots=2, budget_hours=None)
     first, second, third, *_, time, _ = plan.lines(closed)
-    assert (first, second) == ("study question: 1 trial, each of 4 epochs", "nothing is left open: a recipe")
+    assert (first, second) == ("study question: 1 trial, each of 4 epochs", "no parameters: a single recipe")
     assert third.startswith("images: ")
-    assert time == "time: at most 15m on 2 slots, less what is pruned"
+    assert time == "time: at most 15m on 2 slots, less with pruning"
     assert "as many trials as fit, each of 1 epoch" in next(plan.lines(replace(made, trials=None, epochs=1)))
 
 
@@ -523,7 +523,7 @@ def cost(pace, speedup):
 
 
 def test_a_plan_proposes_bf16_where_all_backbones_together_gain_a_fifth_of_their_time():
-    line = "this CPU trains 1.6 times as fast with train: {precision: bf16}, measured over a few steps"
+    line = "this CPU trains 1.6 times as fast with train: {precision: bf16} (measured over a few steps)"
     assert plan.format_proposal([cost(100, 1.64)]) == line
     assert plan.format_proposal([cost(10, 2.0), cost(100, 0.5)]).startswith("this CPU trains 1.6 times")
     assert plan.format_proposal([cost(100, 1.19)]) == ""

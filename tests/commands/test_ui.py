@@ -152,7 +152,7 @@ def test_a_server_that_runs_elsewhere_is_only_named(monkeypatch):
 def test_a_server_that_cannot_start_brings_its_last_words():
     paths.home().mkdir(parents=True)
     paths.database().write_text("this is no database, but long enough to be taken for a broken one" * 20)
-    with pytest.raises(EnvironmentFault, match="does not start"):
+    with pytest.raises(EnvironmentFault, match="did not start"):
         ui.serve(None, print)
 
 
@@ -177,9 +177,9 @@ def test_what_mlflow_lacks_of_the_studies_here_is_sent_first(database, monkeypat
     study = StudyFolder.named("question")
     monkeypatch.setattr(ui, "START_TIMEOUT_S", 0.0)  # the pages themselves are another test's
     said: list[str] = []
-    with pytest.raises(EnvironmentFault, match="does not start"):
+    with pytest.raises(EnvironmentFault, match="did not start"):
         ui.serve(study, said.append)
-    assert "sent MLflow 2 runs and 6 epochs of question" in capsys.readouterr().err
+    assert "sent 2 runs and 6 epochs of question to MLflow" in capsys.readouterr().err
     assert client.link(study, "http://127.0.0.1") in re.sub(r"127.0.0.1:\d+", "127.0.0.1", said[0])
 
 
@@ -188,6 +188,6 @@ def test_a_database_of_a_newer_mlflow_is_said_before_a_server_starts(database):
     shutil.copy(database, paths.database())
     with closing(sqlite3.connect(paths.database())) as link, link:
         link.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
-    with pytest.raises(EnvironmentFault, match="is of another MLflow") as caught:
+    with pytest.raises(EnvironmentFault, match="is from another MLflow") as caught:
         ui.serve(None, print)
-    assert "`sweep run` or `sweep ui` makes another from the run folders" in caught.value.help
+    assert "`sweep run` or `sweep ui` creates a new one from the run folders" in caught.value.help

@@ -66,7 +66,7 @@ def check(
         case.held(_i1(lab, before))
     case.held(_i2(lab), _i3(lab), _i4(lab))
     if mlflow:
-        if ended is not None and "still lacks a part" in ended.err:  # as it says, and how to go on
+        if ended is not None and "still lacks part" in ended.err:  # as it says, and how to go on
             assert "still lacks" not in lab.caught_up().out
         case.held(_i5(lab))
     case.held(_i6(lab))

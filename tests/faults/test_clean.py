@@ -86,7 +86,7 @@ def done(tmp_path: Path, garments: Path) -> Lab:
 @pytest.mark.fault("X-clean")
 def test_clean_says_first_then_removes_and_the_study_goes_on(done, reference, case):
     said = done.sweep("clean", "question")
-    assert "checkpoints of trials that have ended, beyond the best 1 (14)" in said.out
+    assert "checkpoints of finished trials, beyond the best 1 (14)" in said.out
     assert "nothing was removed; --yes removes it" in said.err
     assert len(holding(done)) == 8
     document = json.loads(done.sweep("clean", "question", "--keep", "2", "--yes", "--json").out)
@@ -127,7 +127,7 @@ def test_a_study_at_work_is_not_touched(done):
     named = done.sweep("clean", "question", "--yes")
     assert named.code == 4
     assert f"process {running.pid} on {os.uname().nodename} is running this study" in named.err
-    assert "question is at work" in done.sweep("clean", "--yes").out
+    assert "question is running" in done.sweep("clean", "--yes").out
     assert {*range(8)} <= holding(done)
     running.kill(15)
     running.end()
@@ -183,4 +183,4 @@ def test_clean_makes_room_for_a_sweep_that_waits(tmp_path, garments, reference, 
 
 def test_clean_without_a_study_has_nothing_to_say(tmp_path):
     ended = sweep(tmp_path, "clean")
-    assert (ended.returncode, ended.stdout) == (0, "nothing here may go\n")
+    assert (ended.returncode, ended.stdout) == (0, "nothing to remove\n")

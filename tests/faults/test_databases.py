@@ -130,7 +130,7 @@ def test_a_server_in_trouble_slows_no_epoch_and_what_it_missed_is_sent_later(lab
         assert shown.out == f"{address}/#/experiments\n"
         assert "the next `sweep run` or `sweep ui` sends the rest" in shown.err
     epochs = sum(map(len, map(history, lab.trials)))
-    assert lab.caught_up().out == f"sent MLflow 8 runs and {epochs} epochs of question\n"
+    assert lab.caught_up().out == f"sent 8 runs and {epochs} epochs of question to MLflow\n"
     check(case, lab, ended=ended, last="next:   sweep best question --export submission", same_as=reference())
 
 
@@ -216,7 +216,7 @@ def test_a_deleted_mlflow_database_is_made_anew_and_a_killed_run_is_ended(lab, r
     for path in lab.home.glob("mlflow.db*"):
         path.unlink()
     epochs = sum(map(len, map(history, lab.trials)))
-    assert lab.caught_up().out == f"sent MLflow 4 runs and {epochs} epochs of question\n"
+    assert lab.caught_up().out == f"sent 4 runs and {epochs} epochs of question to MLflow\n"
     check(case, lab)
     ended = lab.run(SWEEP_FAKE_SECONDS="0")
     check(case, lab, ended=ended, last=LAST, same_as=reference())
@@ -305,7 +305,7 @@ def test_a_folder_that_may_not_be_written_is_said_and_nothing_is_half_written(la
     ended = bound(lab, "run", "space.yaml", "--devices", "cpu", "--no-mlflow")
     lab.study.chmod(0o755)
     assert ended.code == 3, ended.err
-    assert ended.last.startswith("help: mend its permissions")
+    assert ended.last.startswith("help: fix the permissions")
     assert "Traceback" not in ended.err
     after = {path: path.read_bytes() for path in lab.study.rglob("*") if path.is_file()}
     assert {path.name for path in after if after[path] != before.get(path)} <= {"lock"}
@@ -339,8 +339,8 @@ def test_an_mlflow_database_of_a_newer_mlflow_costs_telemetry_alone(lab, referen
         link.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
         link.commit()
     ended = lab.run(SWEEP_FAKE_SECONDS="0")
-    assert len(re.findall("mlflow.db is of another MLflow", ended.err)) == 1
-    assert "mlflow.db is of another MLflow" in lab.sweep("doctor").out
+    assert len(re.findall("mlflow.db is from another MLflow", ended.err)) == 1
+    assert "mlflow.db is from another MLflow" in lab.sweep("doctor").out
     shown = lab.sweep("ui")
     assert (shown.code, "move" in shown.last) == (3, True)
     check(case, lab, ended=ended, same_as=reference(), mlflow=False)

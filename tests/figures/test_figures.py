@@ -286,7 +286,9 @@ def test_predictions_that_are_damaged_or_of_another_data_set_are_told_and_cost_n
     (trouble,) = drawing.troubles
     folder.val_logits.write_bytes(b"no array")
     assert runs.run(folder).troubles == (f"confusion.png, mistakes.png: this file is damaged ({folder.val_logits})",)
-    assert trouble.startswith("confusion.png, mistakes.png: predictions of shape (3, 5), the data set needs (24, 5)")
+    assert trouble.startswith(
+        "confusion.png, mistakes.png: predictions have shape (3, 5), but the data set needs (24, 5)"
+    )
 
 
 def test_a_run_that_did_not_keep_its_predictions_has_the_other_figures_and_no_trouble(study, photos):

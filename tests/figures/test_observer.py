@@ -148,7 +148,7 @@ def test_a_drawing_process_that_dies_costs_a_notice_and_no_trial(study, photos, 
         ended(observers, folder)
     observers.closed(DONE)
     (note,) = notes
-    assert f"the process that draws has ended with code -{number.value}" in note
+    assert f"the drawing process exited with code -{number.value}" in note
     assert seen.words == ["end 0 COMPLETE", "end 1 COMPLETE", "end 2 COMPLETE", "closed COMPLETE"]
 
 
@@ -186,7 +186,7 @@ def test_what_cannot_be_drawn_is_told_once_of_each_reason(study, photos):
     figures.closed(DONE)  # which draws the winner for the report, in vain once more
     (note,) = notes
     assert note.startswith("figures are missing: ")
-    assert "confusion.png, mistakes.png: predictions of shape (3, 5), the data set needs (24, 5)" in note
+    assert "confusion.png, mistakes.png: predictions have shape (3, 5), but the data set needs (24, 5)" in note
 
 
 def test_a_damaged_folder_is_a_notice(study, photos):

@@ -114,10 +114,10 @@ def test_packages_that_lack_are_named_with_the_extra(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("format", "images", "like", "device", "what"),
     [
-        ("onnx", ["a.jpg"], None, None, "IMAGES is for --format csv"),
-        ("torch", [], Path("a.csv"), None, "--like is for --format csv"),
-        ("mlflow", [], None, "cpu", "--device is for --format csv"),
-        ("csv", [], None, None, "name it with --like FILE"),
+        ("onnx", ["a.jpg"], None, None, "IMAGES only works with --format csv"),
+        ("torch", [], Path("a.csv"), None, "--like only works with --format csv"),
+        ("mlflow", [], None, "cpu", "--device only works with --format csv"),
+        ("csv", [], None, None, "give it with --like FILE"),
     ],
 )
 def test_options_of_other_formats_are_refused(format, images, like, device, what):
@@ -125,7 +125,7 @@ def test_options_of_other_formats_are_refused(format, images, like, device, what
         export.refuse_options(format, images, like, device)
 
 
-@pytest.mark.parametrize(("word", "help"), [("onyx", "did you mean 'onnx'?"), ("pickle", "it is onnx, torch")])
+@pytest.mark.parametrize(("word", "help"), [("onyx", "did you mean 'onnx'?"), ("pickle", "use onnx, torch")])
 def test_an_unknown_format_is_answered_with_the_nearest(word, help):
     with pytest.raises(UserError) as caught:
         export.format_of(word)
@@ -134,7 +134,7 @@ def test_an_unknown_format_is_answered_with_the_nearest(word, help):
 
 def test_a_file_is_no_folder_to_write_to(tmp_path):
     (tmp_path / "there.txt").touch()
-    with pytest.raises(UserError, match="wants a folder"):
+    with pytest.raises(UserError, match="needs a folder"):
         export.program(NOWHERE, "torch", tmp_path / "there.txt")
 
 
@@ -144,7 +144,7 @@ def test_a_file_is_no_folder_to_write_to(tmp_path):
 )
 def test_labels_of_another_model_are_not_replaced(tmp_path, there):
     (tmp_path / "labels.json").write_text(there)
-    with pytest.raises(UserError, match=r"this labels\.json is of another model"):
+    with pytest.raises(UserError, match=r"this labels\.json belongs to another model"):
         export.program(NOWHERE, "torch", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
     assert (tmp_path / "labels.json").read_text() == there
@@ -266,7 +266,7 @@ def test_a_registered_model_is_served_and_says_what_predict_says(finished, tmp_p
     for which, address in (("question/0", "models:/question/2"), ("question", "models:/question/1")):
         again = exported(finished, which, "--format", "mlflow", "--json")
         assert json.loads(again.stdout)["address"] == address
-    assert "registered before, as models:/question/1: the weights are the same" in again.stderr
+    assert "already registered as models:/question/1, with the same weights" in again.stderr
     content = base64.b64encode((finished / "photos/test000.png").read_bytes()).decode()
     with serving(finished, "models:/question/1") as port:
         for body in (

@@ -43,7 +43,7 @@ def test_columns_are_categories_or_classes_or_the_only_answer(header, categories
     [
         (["target"], "column 'target' is neither"),
         (["shirt", "warm"], "column 'shirt' is neither"),
-        (["garment", "warm"], "some columns are called like categories of the model, others like classes"),
+        (["garment", "warm"], "some columns are named after categories of the model, others after classes"),
     ],
 )
 def test_other_columns_are_refused_with_the_categories(header, what):
@@ -71,7 +71,7 @@ def test_ids_without_image_and_images_without_id_are_counted_and_named():
     with pytest.raises(DataError) as caught:
         sample.order(["0", "1", "1", "x"], paths, LIKE)
     assert [fault.what for fault in caught.value.faults] == [
-        "1 id is there twice: 1",
+        "1 id is listed twice: 1",
         "1 id has no image: x",
         "7 images have no id: a/2.jpg, a/3.jpg, a/4.jpg, a/5.jpg, a/6.jpg and 2 more",
     ]
@@ -86,4 +86,4 @@ def test_a_name_of_two_images_means_neither():
 def test_an_image_that_is_named_twice_is_called_so():
     with pytest.raises(DataError) as caught:
         sample.order(["1", "2"], ["a/1.jpg", "a/2.jpg", "a/1.jpg"], LIKE)
-    assert [fault.what for fault in caught.value.faults] == ["1 image is named twice: a/1.jpg"]
+    assert [fault.what for fault in caught.value.faults] == ["1 image is listed twice: a/1.jpg"]

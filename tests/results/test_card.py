@@ -80,11 +80,11 @@ def test_the_card_has_the_standard_errors_that_are_known_and_says_what_they_are(
 
 def test_the_card_says_what_is_answered_and_how_many_answers_its_figures_stand_on(text):
     assert "An image classifier with one answer in one category and any number of answers in tags." in text
-    known = "the answer is known for 7 of 9 images of train and val, 3 of 5 images of val"
+    known = "labels are known for 7 of 9 images of train and val, 3 of 5 images of val"
     assert f"- sleeve: {known.replace('7', '6')}\n" in text
     assert f"- tags: {known}\n" in text
     above = "above its threshold, fitted on val: warm 0.31, dry 0.5"
-    assert f"- a class of tags is an answer where its probability is {above}\n" in text
+    assert f"- a class of tags is an answer if its probability is {above}\n" in text
     assert "- probabilities are calibrated by a temperature, fitted on val: tags 1.75\n" in text
     assert "| accuracy of sleeve | 0.6000 (3 answers) | 0.5000 |" in text
     assert "| mean_category_score | 0.6000 | 0.5000 |" in text

@@ -56,7 +56,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_a_short_one_that_two_ha
     with pytest.raises(UserError, match="there is no column 'gama'") as caught:
         columns.full_name("gama", names, "column")
     assert caught.value.help == "did you mean 'loss.gamma'?"
-    with pytest.raises(UserError, match=r"'lr' may be optimizer\.lr or head\.lr"):
+    with pytest.raises(UserError, match=r"'lr' is ambiguous: optimizer\.lr or head\.lr"):
         columns.full_name("lr", names, "column")
 
 

@@ -63,7 +63,7 @@ def test_different_metrics_are_refused():
     a, b = study("a", ()), study("b", (), metric="macro_f1")
     with pytest.raises(UserError, match="a is ranked by overall_accuracy and b by macro_f1") as caught:
         comparison.comparison(a, b)
-    assert caught.value.help == "sweep leaderboard b --by overall_accuracy ranks one by the metric of the other"
+    assert caught.value.help == "sweep leaderboard b --by overall_accuracy ranks it by the other's metric"
 
 
 def test_studies_without_a_completed_trial_have_no_winner():

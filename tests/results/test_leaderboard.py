@@ -309,7 +309,7 @@ def test_seeds_across_have_their_mean_and_its_standard_error_beside_them():
 
 
 def test_a_value_that_was_not_open_is_refused_with_the_nearest_that_was():
-    with pytest.raises(UserError, match=r"there is no open value 'head\.layer' in this study") as caught:
+    with pytest.raises(UserError, match=r"there is no parameter 'head\.layer' in this study") as caught:
         leaderboard.cross([at(0, 0.6, **{"head.layers": 2, "backbone": "a"})], "train.backbone", "head.layer")
     assert caught.value.help == "did you mean 'head.layers'?"
 

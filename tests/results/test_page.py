@@ -136,7 +136,7 @@ def test_the_page_has_the_question_the_trials_the_winner_and_its_figures(full):
 
 def test_a_final_has_its_card_which_no_report_changes(full):
     study, text = full
-    assert "Final 1: 2026-11-21-0000" in words(Page(own(text)))
+    assert "Final model 1: 2026-11-21-0000" in words(Page(own(text)))
     assert "# The card" in words(Page(own(text)))
     assert study.final("2026-11-21-0000").card.read_text() == "# The card\n"
 
@@ -147,7 +147,7 @@ def test_a_correction_for_class_frequency_is_shown_where_it_was_tried(full):
 
 def test_a_study_in_which_nothing_has_completed_has_a_page_too(study):
     page = Page(report_page.write(study).path.read_text())
-    assert "None has started." in words(page)
+    assert "No trial has started." in words(page)
 
 
 def test_what_could_not_be_drawn_stands_on_the_page(study, photos):

@@ -192,7 +192,7 @@ def test_the_doctor_judges_a_gpu_as_the_preflight_does(tmp_path, monkeypatch, ar
     for finding, (capability, runs) in zip(findings, gpus.items(), strict=True):
         assert "Made Up" in finding.text
         assert "{}.{}".format(*capability) in finding.text
-        assert ("torch built for it" in finding.help) is not runs
+        assert ("torch build that supports it" in finding.help) is not runs
 
 
 # ------------------------------------------------------------------------------------------ the hours

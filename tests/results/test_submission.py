@@ -65,12 +65,12 @@ def test_a_table_gets_its_predictions_by_path_and_class_name_too(tmp_path):
 def test_scores_that_are_not_numbers_are_refused():
     bad = LOGITS.copy()
     bad[1, 2] = np.nan
-    with pytest.raises(EnvironmentFault, match="1 test images are not numbers"):
+    with pytest.raises(EnvironmentFault, match="1 test images are not finite numbers"):
         submission.choose(bad, CATEGORIES)
 
 
 def test_scores_of_another_width_are_refused():
-    with pytest.raises(EnvironmentFault, match=r"\[images, 5\] was expected"):
+    with pytest.raises(EnvironmentFault, match=r"expected \[images, 5\]"):
         submission.choose(LOGITS[:, :4], CATEGORIES)
 
 
@@ -79,9 +79,9 @@ def test_scores_of_another_width_are_refused():
     [
         (b"0 1\n2 0\n", "2 lines for 3 test images"),
         (b"0 1\n2 0\n1 0\n\n", "4 lines for 3 test images"),
-        (b"0 1\n3 0\n1 0\n", "column 1: '3' is not a class of 0 to 2"),
+        (b"0 1\n3 0\n1 0\n", "column 1: '3' is not a class from 0 to 2"),
         (b"0 1\n2 -1\n1 0\n", "column 2: '-1'"),
-        (b"0 1\n2  0\n1 0\n", "3 values; 2 categories"),
+        (b"0 1\n2  0\n1 0\n", "3 values for 2 categories"),
         (b"0 1\n2.0 0\n1 0\n", "column 1: '2.0'"),
         (b"0 1\r\n2 0\r\n1 0\r\n", "end with LF"),
         (b"0 1\n2 0\n1 0", "end with LF"),
@@ -146,7 +146,7 @@ def test_several_answers_are_written_by_name_and_the_text_is_refused_with_the_re
     made = mixed(tmp_path, layout)
     assert (made.path, made.sha256, made.images, made.formulas) == (None, None, 3, True)
     assert made.refused == (
-        "prediction.txt holds one class number for each category, and the data set has categories with several"
+        "prediction.txt holds one class number per category, but the data set has categories with several"
         " answers (tags)"
     )
     assert made.table is not None

@@ -38,7 +38,7 @@ def test_a_trial_is_shown_with_its_place_parameters_epochs_categories_files_and_
     )
     for part in ("  schedule    cosine", "loss.name: cross_entropy -> focal", "  20*", "  material       0.81"):
         assert part in shown
-    assert "its predictions on val are not kept" in shown
+    assert "its predictions on val were not kept" in shown
     assert "  history.jsonl  " in shown
     assert shown.endswith("  line 28\n  line 29")
     assert "line 19" not in shown
@@ -58,7 +58,7 @@ def test_a_trial_that_is_missing_is_refused_with_the_nearest_numbers(study, name
 
 
 def test_what_names_no_trial_or_another_study_is_refused(study):
-    with pytest.raises(UserError, match="'focal_weights' names no trial"):
+    with pytest.raises(UserError, match="'focal_weights' is not a trial"):
         trial_view.view("focal_weights")
     with pytest.raises(UserError, match="no study 'focal_weight'"):
         trial_view.view("focal_weight/1")
@@ -94,7 +94,7 @@ def test_predictions_that_are_kept_show_classes_and_confusions(study, tmp_path):
     }
     assert sum(each.images for each in found.classes if each.category == one.name) == len(rows)
     assert all(each.said == one.classes[0] for each in found.confusions if each.category == one.name)
-    assert "commonest confusions on val:" in text("1")
+    assert "most common confusions on val:" in text("1")
 
 
 def write_logits(folder: RunFolder, logits: np.ndarray) -> None:

@@ -240,7 +240,7 @@ def test_after_a_signal_no_final_is_made_and_the_command_that_resumes_makes_it(t
     assert ended.returncode == 0, ended.stderr
     assert re.search(r"^submission: \S+submission.zip, 6 images, sha256 [0-9a-f]{64}$", ended.stdout, re.MULTILINE)
     again = sweep(folder, "best", "--export", "submission")
-    assert again.stdout == ended.stdout.replace("done: ", "made before (--again makes another): ")
+    assert again.stdout == ended.stdout.replace("done: ", "made before (--again makes a new one): ")
 
 
 @pytest.mark.process

@@ -62,7 +62,7 @@ def caught_up() -> list[str]:
 
 
 def test_what_mlflow_lacks_is_sent_and_nothing_is_sent_twice(study):
-    assert caught_up() == ["sent MLflow 3 runs and 6 epochs of question"]
+    assert caught_up() == ["sent 3 runs and 6 epochs of question to MLflow"]
     told = shown()
     assert [len(points) for points in told.values()] == [3, 3]
     for number, points in enumerate(told.values()):
@@ -76,13 +76,13 @@ def test_what_mlflow_lacks_is_sent_and_nothing_is_sent_twice(study):
 def test_whoever_did_not_ask_is_told_the_command(study):
     said = []
     assert catching_up.catch_up(studies.studies(), said.append, beside=True)
-    assert said == ["sent MLflow 3 runs and 6 epochs of question; `sweep sync question` does the same"]
+    assert said == ["sent 3 runs and 6 epochs of question to MLflow; `sweep sync question` does the same"]
 
 
 @pytest.mark.slow
 @pytest.mark.process
 def test_sync_sends_what_there_is_and_fails_where_the_server_does_not_take_it(study, tmp_path):
-    for words, said in (((), "sent MLflow 3 runs and 6 epochs of question"), (("question",), "")):
+    for words, said in (((), "sent 3 runs and 6 epochs of question to MLflow"), (("question",), "")):
         ended = sweep(tmp_path, "sync", *words, SWEEP_HOME=os.environ["SWEEP_HOME"])
         assert (ended.returncode, ended.stdout) == (0, "MLflow has all of question\n")
         assert said in ended.stderr
@@ -92,7 +92,7 @@ def test_sync_sends_what_there_is_and_fails_where_the_server_does_not_take_it(st
         dead = f"http://127.0.0.1:{link.getsockname()[1]}"
         ended = sweep(tmp_path, "sync", SWEEP_HOME=os.environ["SWEEP_HOME"], MLFLOW_TRACKING_URI=dead)
     assert (ended.returncode, ended.stdout) == (3, "")
-    assert "MLflow still lacks a part of question" in ended.stderr
+    assert "MLflow still lacks part of question" in ended.stderr
 
 
 @pytest.mark.process
@@ -105,8 +105,8 @@ def test_sync_does_not_claim_a_study_that_a_sweep_is_at(study, tmp_path):
     finally:
         held.release()
     assert (ended.returncode, ended.stdout) == (3, "")
-    assert f"nothing of question is sent: process {os.getpid()} on" in ended.stderr
-    assert "`sweep sync question` sends it afterwards" in ended.stderr
+    assert f"question was not sent: process {os.getpid()} on" in ended.stderr
+    assert "run `sweep sync question` afterwards" in ended.stderr
     assert said == []  # `sweep ui` has not been asked to
 
 
@@ -122,7 +122,7 @@ def test_a_server_that_does_not_answer_is_given_up_with_all_studies(study, monke
         began, said = time.monotonic(), caught_up()
     assert time.monotonic() - began < 15
     first = studies.studies()[0].name
-    assert said[-1] == f"MLflow still lacks a part of {first}; the next `sweep run` or `sweep ui` sends the rest"
+    assert said[-1] == f"MLflow still lacks part of {first}; the next `sweep run` or `sweep ui` sends the rest"
     assert len(said) == len([line for line in said if "does not answer" in line]) + 1
 
 
@@ -132,7 +132,7 @@ def test_a_study_that_is_swept_is_left_alone(study):
         (said,) = caught_up()
     finally:
         held.release()
-    assert said.startswith(f"nothing of question is sent: process {os.getpid()} on")
+    assert said.startswith(f"question was not sent: process {os.getpid()} on")
     assert states() == {}
 
 
@@ -141,9 +141,9 @@ def test_a_damaged_study_is_named_and_keeps_no_other_from_being_sent(study):
     (study.root.with_name("damaged") / "study.json").write_text("{")
     os.utime(study.study_file, (0, 0))  # the last one to be sent
     assert caught_up() == [
-        "nothing of damaged is sent to MLflow: this file is damaged:"
+        "damaged was not sent to MLflow: this file is damaged:"
         " it no longer holds the definition that the study started with",
-        "sent MLflow 3 runs and 6 epochs of question",
+        "sent 3 runs and 6 epochs of question to MLflow",
     ]
 
 
@@ -213,7 +213,7 @@ def test_a_server_that_refuses_a_model_is_named_without_its_password(monkeypatch
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:canary@127.0.0.1:{link.getsockname()[1]}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         (tmp_path / "MLmodel").touch()
-        with pytest.raises(EnvironmentFault, match="MLflow does not take the model") as caught:
+        with pytest.raises(EnvironmentFault, match="MLflow did not accept the model") as caught:
             client.register("question", "0" * 32, tmp_path, "a model", "a" * 64)
     assert "canary" not in message(caught.value)
     assert "127.0.0.1" in caught.value.where

@@ -101,7 +101,7 @@ def test_mlflow_in_postgresql_gets_every_study(server, swept, monkeypatch):
     monkeypatch.setenv(name, server.here(value))
     said: list[str] = []
     catching_up.catch_up(studies.studies(), said.append)
-    assert said == ["sent MLflow 3 runs and 6 epochs of question"]
+    assert said == ["sent 3 runs and 6 epochs of question to MLflow"]
     assert server.sql("mlflow", "SELECT count(*) FROM runs") == "4"
     assert server.sql("mlflow", "SELECT count(*) FROM metrics WHERE key = 'val_loss'") == "6"
     said.clear()

@@ -492,7 +492,7 @@ def test_categories_of_another_name_are_told_once(study, client):
     for index in range(3):
         sweep.tracker.epoch(started, epoch(index, 0.8, val=val), None)
     (note,) = sweep.close("INTERRUPTED")
-    assert note == "MLflow takes no such names of categories: 'colour/' is 'colour_', '..' is '__' there"
+    assert note == "MLflow does not allow some category names: 'colour/' is 'colour_', '..' is '__' there"
     (run,) = runs(client)
     assert run.data.metrics["category_accuracy/colour_"] == 0.5
     assert run.data.metrics["category_accuracy/__"] == 0.25
@@ -549,7 +549,7 @@ def test_nothing_is_written_to_the_old_place_of_a_folder_that_was_moved(database
         one.text(run, "file.txt", "text")
     assert not (tmp_path / "before").exists()
     assert len(notes) == 2
-    assert all(f"MLflow keeps files at {old}" in note and f"delete {paths.database()}" in note for note in notes)
+    assert all(f"MLflow stores files at {old}" in note and f"delete {paths.database()}" in note for note in notes)
 
 
 # ---------------------------------------------------------------------------------------- trouble
@@ -638,7 +638,7 @@ def test_a_place_that_takes_no_files_still_gets_the_figures(study, client):
     sweep.trial(0)
     notes = sweep.close()
     assert len(notes) == 1
-    assert "takes no files" in notes[0]
+    assert "accepts no files" in notes[0]
     assert len(history(client, runs(client)[0], "val_loss")) == 3
 
 

@@ -187,7 +187,7 @@ def test_other_test_images_are_predicted_without_training(exported, tmp_path):
         name.write_text("".join(line + "\n" for line in name.read_text().splitlines()[:-2]))
     before = (made(folder) / "model.safetensors").read_bytes()
     said = call(folder, *EXPORT)
-    assert "predicts them, and is not retrained" in said.stderr
+    assert "predicts them without retraining" in said.stderr
     assert (made(folder) / "model.safetensors").read_bytes() == before
     assert len((made(folder) / "prediction.txt").read_text().splitlines()) == 10
 
@@ -213,7 +213,7 @@ def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(
     study.write_text(json.dumps(json.loads(study.read_text()) | {"plan": plan.document()}))
     found = run.final(space, Options(more, devices="cpu", slots=slots, mlflow=False))
     assert found.folder.root.name.endswith("-ensemble") == together
-    assert ("do best together: overall_accuracy on val" in capfd.readouterr().err) == together
+    assert ("work best together: overall_accuracy on val" in capfd.readouterr().err) == together
     assert len(finals(folder)) == (3 if together else 1)
     assert (found.folder.root / "submission.zip").exists()
 
@@ -222,7 +222,7 @@ def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(
 def test_rules_that_allow_one_model_alone_are_heeded(folder):
     call(folder, "run", "space.yaml", "--set", "rules.ensemble=false", "--no-mlflow", "--devices", "cpu")
     said = call(folder, *EXPORT, code=2).stderr
-    assert "rules.ensemble: false allows one model alone" in said
+    assert "rules.ensemble: false allows only one model" in said
     assert "sweep best pair --export submission" in said
     assert finals(folder) == []
 
@@ -235,7 +235,7 @@ def test_without_predictions_nothing_can_be_chosen(folder):
     study = StudyFolder.named("pair")
     for path in study.trials.glob("*/val_logits.npy"):
         path.unlink()
-    with pytest.raises(UserError, match="left no predictions on val"):
+    with pytest.raises(UserError, match="those of the best trial are missing"):
         ensemble.select(study, 3)
 
 

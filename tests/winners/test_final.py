@@ -194,7 +194,7 @@ def test_the_final_takes_over_the_strength_that_the_winner_fitted_and_its_card_s
     assert job.tau == 0.7
     text = final.folder.card.read_text()
     assert "logits - 0.7 log(prior), fitted on val by the winning trial" in text
-    assert "| overall_accuracy with posterior correction, cross-fitted (on all of val tau 0.7) | 0.9000 |" in text
+    assert "| overall_accuracy with posterior correction, cross-fitted (tau on all of val: 0.7) | 0.9000 |" in text
 
 
 @pytest.mark.parametrize(("gain", "views"), [(0.01, True), (-0.01, False)])
@@ -285,8 +285,11 @@ def test_a_winner_without_a_temperature_is_said_with_the_way_to_one(study, capfd
     exported(study)
     number = winner.winner(study).result.number
     said = capfd.readouterr().err
-    assert f"not calibrated, for trial {number} has no temperature: no category has {temperature.MIN_ANSWERS}" in said
-    assert "train it anew with: sweep best question > best.yaml && sweep run best.yaml --then-best" in said
+    assert (
+        f"not calibrated, because trial {number} has no temperature: either no category has {temperature.MIN_ANSWERS}"
+        in said
+    )
+    assert "train it again with: sweep best question > best.yaml && sweep run best.yaml --then-best" in said
     picked = export.uncalibrated(winner.chosen(study, 0))
     assert picked.endswith("sweep best question --trial 0 > best.yaml && sweep run best.yaml --then-best")
 
@@ -545,7 +548,7 @@ def test_hours_that_have_no_room_for_all_new_seeds_are_kept_and_said(tmp_path):
     words = ["run", "space.yaml", "--no-mlflow", "--devices", "cpu", "--set", "search.confirm.seeds=40"]
     ended = sweep(folder, *words, SWEEP_FAKE_SECONDS="0.2")
     assert ended.returncode == 0, ended.stderr
-    said = re.search(r"the hours have room for (\d+) new seeds? of each of the best 2; more --hours", ended.stderr)
+    said = re.search(r"the hours allow (\d+) new seeds? for each of the best 2; increase --hours", ended.stderr)
     assert said
     assert len(list(folder.glob("mlruns/studies/question/confirmations/*/result.json"))) == 2 * int(said[1])
 
