@@ -69,7 +69,7 @@ def run(
 
 
 def as_planned(session: "Session", asked: Confirm) -> None:
-    """Confirm leaders after a search as `search.confirm` requests, as far as the hours allow.
+    """Confirm leaders after a search as `search.confirm` requests, if the hours allow it.
 
     Reports the outcome and the next command.
     """

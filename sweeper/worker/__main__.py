@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` ends, however it ends, even while this process is stopped or
+    """Ask the kernel to kill this process when `parent` ends, however it ends, even while this process is stopped or
     busy.
 
     If `parent` has ended already, exit now. Without such a kernel, the closed pipe ends this process.
