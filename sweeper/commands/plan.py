@@ -45,7 +45,7 @@ class Plan:
     trials: int | None
     budget_hours: float | None
     configurations: int | None
-    open_values: dict[str, str]
+    parameters: dict[str, str]
     samples: tuple[dict[str, Any], ...]
     images: dict[str, int]
     cache_gb: float
@@ -101,7 +101,7 @@ def plan(path: Path, options: Options) -> Plan:
         trials=trials,
         budget_hours=spec.budget.hours,
         configurations=space.size,
-        open_values=space.distributions(),
+        parameters=space.distributions(),
         samples=prepared.first_configurations(min(SAMPLES, trials or SAMPLES)),
         images={split: len(table.split(split)) for split in ("train", "val", "test")},
         cache_gb=round(len(table.rows) * (jpeg.bytes if jpeg else height * width * 3 * 1.25) / 1e9, 3),
@@ -203,14 +203,14 @@ def lines(plan: Plan) -> Iterator[str]:
 
 def _opened(plan: Plan) -> Iterator[str]:
     """Yield the parameters and the first configurations."""
-    if not plan.open_values:
+    if not plan.parameters:
         yield "no parameters: a single recipe"
         return
     many = "unlimited configurations"
     if plan.configurations is not None:
         many = text.counted(plan.configurations, "configuration")
     yield f"parameters ({many})"
-    yield from (f"  {name}: {words}" for name, words in plan.open_values.items())
+    yield from (f"  {name}: {words}" for name, words in plan.parameters.items())
     yield "first configurations (later trials depend on the results of earlier ones)"
     for number, params in enumerate(plan.samples):
         yield f"  {number}: " + ", ".join(f"{name}={_short(value)}" for name, value in params.items())

@@ -57,6 +57,11 @@ class CardData:
         val = self.epoch.val if self.epoch else None
         return val and val.model_copy(update={"standard_errors": self.result.standard_errors})
 
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """The scores that are known, by split: val unless there was no search, and test if it has labels."""
+        return {split: found for split, found in (("val", self.val), ("test", self.test)) if found}
+
 
 def card(facts: CardData, model: str, submission: str | None) -> str:
     """Return the card as Markdown; `model` and `submission` are sha256 digests."""
@@ -176,17 +181,15 @@ def _classes(table: "Table") -> Iterator[tuple[str, int, str, int, int]]:
 
 
 def _metrics(facts: CardData) -> Iterator[tuple[str, list[str]]]:
-    """Yield the name of each metric and its cells: val, and test if it has labels."""
-    val, test = facts.val, facts.test
-    seen = [s for s in (val, test) if s]
+    """Yield the name of each metric and its cells, one per split with scores."""
+    seen = list(facts.scores.values())
     names = dict.fromkeys(name for s in seen for name in s.metrics)
     rows = [(n, [format_value(s.metrics.get(n), s.standard_errors.get(n)) for s in seen]) for n in names]
     rows.append(("loss", [format_value(s.loss) for s in seen]))
-    if val:
-        rows += [_of_category(category, seen) for category in facts.table.categories]
+    rows += [_of_category(category, seen) for category in facts.table.categories]
     rows += [(name, [format_value(value)]) for name, value in _asides(facts)]
     for name, cells in rows:
-        yield name, cells + [""] * (1 + bool(test) - len(cells))
+        yield name, cells + [""] * (len(seen) - len(cells))
 
 
 def _of_category(category: Category, seen: Sequence[Scores]) -> tuple[str, list[str]]:

@@ -461,7 +461,7 @@ def test_a_plan_tells_values_samples_and_costs_and_begins_nothing(ground):
     document = json.loads(sweep(ground, "plan", "space.yaml", "--set", "train.batch_size=8", "--json").stdout)
     assert document["schema_version"] == 1
     assert (document["study"], document["trials"], document["configurations"]) == ("question", 3, None)
-    assert document["open_values"] == {"optimizer.lr": "loguniform [0.0001, 0.1]"}
+    assert document["parameters"] == {"optimizer.lr": "loguniform [0.0001, 0.1]"}
     assert document["images"] == {"train": 30, "val": 12, "test": 6}
     (cost,) = document["costs"]
     assert cost["backbone"] == "test_resnet"
@@ -485,7 +485,7 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
         trials=3,
         budget_hours=0.5,
         configurations=None,
-        open_values={"optimizer.lr": "loguniform [0.0001, 0.1]"},
+        parameters={"optimizer.lr": "loguniform [0.0001, 0.1]"},
         samples=({"optimizer.lr": 0.00316},),
         images={"train": 30, "val": 12, "test": 6},
         cache_gb=0.01,
@@ -504,7 +504,7 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
     assert "0: optimizer.lr=0.00316" in said
     assert "0.050 s/step" in said
     assert "time: at most 15m on 1 slot, less with pruning; the budget stops it after 0.5 h" in said
-    closed = replace(made, trials=1, open_values={}, configurations=1, samples=({},), slots=2, budget_hours=None)
+    closed = replace(made, trials=1, parameters={}, configurations=1, samples=({},), slots=2, budget_hours=None)
     first, second, third, *_, time, _ = plan.lines(closed)
     assert (first, second) == ("study question: 1 trial, each of 4 epochs", "no parameters: a single recipe")
     assert third.startswith("images: ")

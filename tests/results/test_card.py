@@ -42,7 +42,7 @@ def text() -> str:
     return written({}, {})
 
 
-def written(val_errors: dict[str, float], test_errors: dict[str, float]) -> str:
+def written(val_errors: dict[str, float], test_errors: dict[str, float], *, searched: bool = True) -> str:
     made = job(StudyFolder.named("question"), 0, metric="mean_category_score")
     final = made.model_copy(
         update={"thresholds": {"tags": (0.31, 0.5)}, "temperature": {"tags": 1.75}, "kind": "final"}
@@ -59,8 +59,16 @@ def written(val_errors: dict[str, float], test_errors: dict[str, float]) -> str:
         standard_errors=val_errors,
     )
     test = mixed(0.5).model_copy(update={"standard_errors": test_errors})
-    facts = card.CardData("question", result, epoch(0, 0.6, val=val), (), final, table(), test)
+    last = epoch(0, 0.6, val=val) if searched else None
+    facts = card.CardData("question", result, last, (), final, table(), test)
     return card.card(facts, "abc", None)
+
+
+def test_a_final_model_without_a_search_has_scores_on_test_alone():
+    made = written({}, {}, searched=False)
+    assert "| metric | test |\n|---|--:|\n" in made
+    assert "| mean_category_score | 0.5000 |\n" in made
+    assert "| metric | val | test |\n|---|--:|--:|\n" in written({}, {})
 
 
 @pytest.mark.parametrize(
