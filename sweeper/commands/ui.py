@@ -109,7 +109,10 @@ class _Pages:
     def last_words(self) -> str:
         self.words.seek(0)
         lines = self.words.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"code {self.server.returncode}"
+        if lines:
+            return lines[-1]
+        code = self.server.returncode
+        return f"no answer within {START_TIMEOUT_S:g} s" if code is None else f"exit code {code}"
 
     def end(self) -> None:
         """Stop the server and every process that it started."""

@@ -17,6 +17,7 @@ from sweeper.errors import DataError, EnvironmentFault, Fault
 from sweeper.results.winner import Winner
 from sweeper.store import records
 from sweeper.store.paths import RunFolder
+from sweeper.text import counted
 from trainers.data import splitting
 from trainers.data.table import class_counts, classes_of, label_matrix, spans
 from trainers.data_config import DataConfig
@@ -68,7 +69,7 @@ def choose(logits: NDArray[Any], categories: Sequence["Category"]) -> Prediction
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
         raise EnvironmentFault(
-            f"the scores of {bad} test images are not finite numbers", help="retrain the model in fp32"
+            f"not finite: the scores of {counted(bad, 'test image')}", help="retrain the model in fp32"
         )
     parts = [(logits[:, span.classes], span.category.multi) for span in spans(categories)]
     chosen = [part > 0 if several else part.argmax(axis=1)[:, None] for part, several in parts]
