@@ -65,7 +65,7 @@ def test_a_table_gets_its_predictions_by_path_and_class_name_too(tmp_path):
 def test_scores_that_are_not_numbers_are_refused():
     bad = LOGITS.copy()
     bad[1, 2] = np.nan
-    with pytest.raises(EnvironmentFault, match="not finite: the scores of 1 test image$"):
+    with pytest.raises(EnvironmentFault, match="not finite: the scores of 1 test image\n"):
         submission.choose(bad, CATEGORIES)
 
 
