@@ -53,7 +53,7 @@ def _words(param: Any) -> str:
     if param.param_type_name == "argument":
         return _name(param)
     flag = param.is_flag or param.is_bool_flag
-    value = param.metavar or {int: "N", float: "X"}.get(param.type_descriptor.annotation, "TEXT")
+    value = param.metavar or "TEXT"
     return ", ".join([*param.opts, *param.secondary_opts]) + ("" if flag else f" {value}")
 
 
