@@ -78,10 +78,10 @@ def train(
         with closing(_named(number, train_one(recipe.of_fold, folds.fold(number), place, known))) as trained:
             for epoch in trained:
                 epochs.append(epoch)
-                told = epoch.model_copy(update={"number": before + epoch.number})
-                if told.number == recipe.epochs:
-                    told = _told(told, [*chosen, _counting(recipe, epochs)], together(recipe, folds, folder))
-                yield told
+                whole = epoch.model_copy(update={"number": before + epoch.number})
+                if whole.number == recipe.epochs:
+                    whole = _with_scores(whole, [*chosen, _counting(recipe, epochs)], together(recipe, folds, folder))
+                yield whole
         chosen.append(_counting(recipe, epochs))
 
 
@@ -124,7 +124,7 @@ def together(recipe: Recipe, folds: Folds, folder: Path) -> Validation:
     return found
 
 
-def _told(last: Epoch, chosen: Sequence[Epoch], seen: Validation) -> Epoch:
+def _with_scores(last: Epoch, chosen: Sequence[Epoch], seen: Validation) -> Epoch:
     """Return the last epoch with the scores of all folds in place of its own."""
     each = [(epoch.number, epoch.val) for epoch in chosen]
     return last.model_copy(

@@ -102,8 +102,8 @@ def leaderboard(
     if not cross:
         board = standing.board()
         output.print_table(board.headers, board.rows, more=leaderboard.MORE)
-        if standing.said and not columns:
-            answer(["", *standing.said])
+        if standing.remarks and not columns:
+            answer(["", *standing.remarks])
         if standing.ledger.rows and not columns:
             answer(["", "final models:"])
             output.print_table(standing.ledger.headers, standing.ledger.rows)

@@ -50,7 +50,7 @@ class Standing:
         return edges(self.status.study, self.status.results)
 
     @property
-    def said(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """The importance and the edges, one line each."""
         return [*([self.importance.line] if self.importance else []), *map(str, self.edges)]
 

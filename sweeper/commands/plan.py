@@ -119,7 +119,7 @@ def plan(path: Path, options: Options) -> Plan:
         proposal=_proposal(prepared),
         precision=format_proposal(costs),
         data=prepared.summary,
-        preset=presets.told(spec),
+        preset=presets.summary_line(spec),
         jpeg=prepare.slower(table, jpeg) if jpeg else "",
         by_hours=by_hours.document() if by_hours else None,
         spending=by_hours.line if by_hours else "",

@@ -49,14 +49,14 @@ def run(path: Path, options: Options) -> "SessionEnd":
         output.print_message(note)
     options = replace(options, slots=prepared.per_device)
     understood = [*preparation.understood(prepared.summary, str(path)), *preparation.executed()]
-    understood += [line for line in [presets.told(prepared.spec)] if line]
+    understood += [line for line in [presets.summary_line(prepared.spec)] if line]
     for line in understood:
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     heading = _heading(prepared, options, path, understood)
     session = Session(prepared, options, partial(make_executor, prepared, options), command, heading)
     with inline.environment(prepared.slots[0] if options.inline else None):
-        outcome = _told(session)
+        outcome = _run(session)
     if outcome.exit_code == 0 and session.searches and prepared.spec.search.confirm:
         from sweeper.winners import confirm
 
@@ -88,7 +88,7 @@ def _heading(prepared: preparation.PreparedStudy, options: Options, path: Path, 
     )
 
 
-def _told(session: Session) -> "SessionEnd":
+def _run(session: Session) -> "SessionEnd":
     """Run the session; however it ends, report the status of the study."""
     outcome = SessionEnd(1)
     try:
@@ -98,7 +98,7 @@ def _told(session: Session) -> "SessionEnd":
         raise
     finally:
         if session.started and session.searches:
-            say_ending(
+            report_ending(
                 session.prepared.folder,
                 session.command,
                 outcome,
@@ -161,7 +161,7 @@ def cached(path: Path, options: Options) -> int:
     return len(prepared.table.rows)
 
 
-def say_ending(
+def report_ending(
     folder: StudyFolder, command: str, outcome: SessionEnd, *, goes_on: bool = False, as_event: bool = False
 ) -> None:
     """Report the status of the study, its files and the next command on stderr and in the study's log.

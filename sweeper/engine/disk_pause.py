@@ -67,7 +67,7 @@ def _known(folder: StudyFolder) -> int:
 def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
     """Wait until the disk has room and nobody holds the study; return False if the user stops the wait."""
     need, piece = factor * max(full.need, disk_space.SPARE), factor * max(disk_space.PIECE, _largest(folder))
-    _tell(full, folder, need)
+    _report(full, folder, need)
     following, told = time.monotonic() + DISK_POLL_INTERVAL_S, False
     while not stop.requested:
         time.sleep(POLL_INTERVAL_S)
@@ -93,7 +93,7 @@ def _largest(folder: StudyFolder) -> int:
     return max((path.stat().st_size for path in found if path.exists()), default=0)
 
 
-def _tell(full: DiskFull, folder: StudyFolder, need: int) -> None:
+def _report(full: DiskFull, folder: StudyFolder, need: int) -> None:
     there, where = disks.free(folder.root), text.relative_path(Path(full.where))
     less = f"{text.format_bytes(there)} are free" if there < need else "a quota or a limit leaves less"
     print_message(

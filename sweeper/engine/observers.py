@@ -16,19 +16,19 @@ class Observers:
         self._all, self._sound, self._say = tuple(observers), list(observers), say
 
     def started(self, job: Job, slot: str) -> None:
-        self._tell(lambda one: one.started(job, slot))
+        self._notify(lambda one: one.started(job, slot))
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
-        self._tell(lambda one: one.epoch(job, epoch, best))
+        self._notify(lambda one: one.epoch(job, epoch, best))
 
     def moved(self, positions: Mapping[int, Position]) -> None:
-        self._tell(lambda one: one.moved(positions))
+        self._notify(lambda one: one.moved(positions))
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        self._tell(lambda one: one.ended(job, result))
+        self._notify(lambda one: one.ended(job, result))
 
     def note(self, text: str) -> None:
-        self._tell(lambda one: one.note(text))
+        self._notify(lambda one: one.note(text))
 
     def closed(self, closing: Closing) -> None:
         """Close one after the other; if the user interrupts one, hurry the rest."""
@@ -39,7 +39,7 @@ class Observers:
                 Observers(self._all[number + 1 :], self._say).closed(replace(closing, timeout=1.0))
                 raise
 
-    def _tell(self, event: Callable[[Observer], None]) -> None:
+    def _notify(self, event: Callable[[Observer], None]) -> None:
         self._sound = [one for one in self._sound if self._try(one, event)]
 
     def _try(self, one: Observer, event: Callable[[Observer], None]) -> bool:

@@ -92,7 +92,7 @@ def _with(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
     return replace(spec, of_preset=values, train=train)
 
 
-def told(spec: StudySpec) -> str:
+def summary_line(spec: StudySpec) -> str:
     """Return a line with the values that a preset gave; empty if there are none."""
     values = [f"{key} {flow(value)}" for key, value in spec.of_preset.items() if key != "augment"]
     return f"preset {spec.preset}: {', '.join(values)}" if values else ""

@@ -101,7 +101,7 @@ def session(
                 for folder in spent_on:
                     records.add_final_seconds(folder, (time.monotonic() - start) / len(spent_on))
 
-    with listening(stop), stop.told():
+    with listening(stop), stop.explained():
         made = disk_pause.retry_when_disk_full(once, study, stop)
     if made is None:
         raise Stopped(stop.exit_code)

@@ -85,7 +85,7 @@ class Session:
     def run(self) -> SessionEnd:
         """Train until the budget is used up or a signal arrives."""
         self.final = self._estimate_final() if self.retrains else None
-        with listening(self.stop), self.stop.told():
+        with listening(self.stop), self.stop.explained():
             ended = disk_pause.retry_when_disk_full(self._run_once, self.prepared.folder, self.stop)
             return ended or self._given_up()
 
@@ -163,7 +163,7 @@ class Session:
 
     def _train(self, study: Study) -> SessionEnd:
         """Run the loop with all observers."""
-        told = self._told(study)
+        told = self._views(study)
         observers = self._observers(told)
         state: State = "INTERRUPTED"
         hurry = False
@@ -180,7 +180,7 @@ class Session:
             observers.closed(self._closing(state, hurry=hurry))
         return outcome
 
-    def _told(self, study: Study) -> Observers:
+    def _views(self, study: Study) -> Observers:
         """Return the view and the log as observers, with heading and plan shown."""
         folder, budget = self.prepared.folder, self.prepared.spec.budget
         left = budget.hours and max(0.0, budget.hours * 3600 - records.elapsed_seconds(folder))

@@ -44,7 +44,7 @@ class Inline:
         """Train one epoch and return its Progress; None if there is nothing to do."""
         if self._messages is None or self._waiting:
             return None
-        with self._telling():
+        with self._reporting():
             message = advance(self._messages, self._answer)
         self._waiting = isinstance(message, Progress)
         if not self._waiting:
@@ -59,12 +59,12 @@ class Inline:
         return {self._trial: at} if at else {}
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _reporting(self) -> Iterator[None]:
         if self._moved is None:
             yield
             return
         over = threading.Event()
-        thread = threading.Thread(target=self._tell, args=(self._moved, over), name="positions", daemon=True)
+        thread = threading.Thread(target=self._report, args=(self._moved, over), name="positions", daemon=True)
         thread.start()
         try:
             yield
@@ -72,7 +72,7 @@ class Inline:
             over.set()
             thread.join()
 
-    def _tell(self, moved: Moved, over: threading.Event) -> None:
+    def _report(self, moved: Moved, over: threading.Event) -> None:
         while not over.wait(TOLD_EVERY_S):
             moved(self.positions())
 

@@ -39,7 +39,7 @@ class _Worker:
     moved: float = 0.0  # start of its current epoch
     at: Position | None = None  # position within the epoch
 
-    def tell(self, word: protocol.Start | protocol.Answer) -> None:
+    def send(self, word: protocol.Start | protocol.Answer) -> None:
         """Send `word`. If the process is gone, ignore that: its death is about to be read from the pipe."""
         with contextlib.suppress(OSError):
             protocol.send(self.channel, word)
@@ -79,7 +79,7 @@ class Local:
         worker = self._workers.get(slot.name) or self._spawn(slot, RunFolder(job.folder))
         worker.job, worker.waiting, worker.at = job, False, None
         worker.heard = worker.moved = self._awake.now()
-        worker.tell(self._order(slot, job))
+        worker.send(self._order(slot, job))
         return slot.name
 
     def _open(self) -> list[Slot]:
@@ -121,7 +121,7 @@ class Local:
         for worker in self._workers.values():
             if worker.waiting and worker.job and worker.job.trial == trial:
                 worker.waiting, worker.moved = False, self._awake.now()
-                worker.tell(protocol.Answer(keep=keep, threads=self._threads(worker.slot)))
+                worker.send(protocol.Answer(keep=keep, threads=self._threads(worker.slot)))
 
     def close(self, *, kill: bool = False) -> None:
         """End the workers; without `kill`, busy ones first finish their epoch. Messages not yet read are lost."""
@@ -175,9 +175,9 @@ class Local:
             if isinstance(message, protocol.Heartbeat):
                 worker.at = message.at
             else:
-                self._hear(worker, message)
+                self._receive(worker, message)
 
-    def _hear(self, worker: _Worker, message: Progress | Done | Failed) -> None:
+    def _receive(self, worker: _Worker, message: Progress | Done | Failed) -> None:
         if not isinstance(message, Progress):
             self._ready.append(self._end(worker, message))
             return

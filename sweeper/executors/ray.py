@@ -32,7 +32,7 @@ from sweeper.executors.node import NodeExecutor, NodeReply, NodeRequest, NodeSet
 from sweeper.executors.watchdog import AwakeClock, HangLimits
 from sweeper.store.paths import RunFolder
 from sweeper.system.devices import Count
-from sweeper.system.signals import HEARD
+from sweeper.system.signals import HANDLED
 from sweeper.trial import Done, Failed, Job, Progress
 from trainers.support.position import Position
 
@@ -253,12 +253,12 @@ class Ray:
             return
         ended, _ = ray.wait(list(calls), num_returns=1, timeout=timeout)
         for call in ended:
-            self._hear(calls[call])
+            self._receive(calls[call])
         now = self._awake.now()
         for place in [one for one in calls.values() if one.call is not None and now - one.since > self._silence]:
             self._lose(place, "it does not answer")
 
-    def _hear(self, place: ActorSlot) -> None:
+    def _receive(self, place: ActorSlot) -> None:
         call, place.call = place.call, None
         try:
             text = ray.get(call)
@@ -359,7 +359,7 @@ def _knock(address: str) -> None:
 @contextmanager
 def _our_signals() -> Iterator[None]:
     """Restore our signal handlers, which stop a sweep properly, after Ray has replaced them."""
-    before = {number: signal.getsignal(number) for number in HEARD}
+    before = {number: signal.getsignal(number) for number in HANDLED}
     try:
         yield
     finally:

@@ -46,9 +46,9 @@ def words(span: Span, one: Mistake, row: Row) -> str:
     """Return the caption of a mistake: category, the class wrongly predicted or missed, and all true classes."""
     category, labels = span.category, (row.labels or ())[span.labels]
     true = ", ".join(category.classes[k] for k in classes_of(labels, category)) or "none of them"
-    said = "missed" if one.said is None else "said"
-    answer = one.true if one.said is None else one.said
-    name = "" if answer is None else short(category.classes[answer], 17 if one.said is not None else 14)
+    said = "missed" if one.predicted is None else "said"
+    answer = one.true if one.predicted is None else one.predicted
+    name = "" if answer is None else short(category.classes[answer], 17 if one.predicted is not None else 14)
     return f"{short(category.name)}\n{said} {name} {one.confidence:.2f}\ntrue {short(true, 20)}"
 
 

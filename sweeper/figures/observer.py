@@ -60,7 +60,7 @@ class Figures(Observer):
         self._deliver()
 
     def _finish(self) -> None:
-        with self._telling():
+        with self._reporting():
             if any(records.drawable(*one) for one in _ended(self._study)):
                 self._client.ask(FigureRequest(key=STUDY, folder=self._study.root, study=True))
         until = time.monotonic() + DRAWING_TIMEOUT_S
@@ -70,13 +70,13 @@ class Figures(Observer):
             self._miss(f"{left} {'folder was' if left == 1 else 'folders were'} not drawn in time", "late")
 
     def _catch_up(self) -> None:
-        with self._telling():
+        with self._reporting():
             for one in _ended(self._study):
                 if records.awaits_figures(*one):
                     self._client.ask(_order(one[0]))
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _reporting(self) -> Iterator[None]:
         """Turn an error from a damaged folder into a note."""
         try:
             yield
@@ -98,7 +98,7 @@ class Figures(Observer):
         if order.study:
             shown(None, drawing.files)
             return
-        with self._telling():
+        with self._reporting():
             if job := records.read_config(RunFolder(order.folder)):
                 shown(job.model_copy(update={"folder": order.folder}), drawing.files)
 

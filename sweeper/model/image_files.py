@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeper.errors import DataError, Fault, UserError, line
-from trainers.data.folder_tree import Tree, told
+from trainers.data.folder_tree import Tree, by_extension
 from trainers.data.images import UNREAD
 from trainers.data.table import Box, Remarks
 from trainers.data.tabular import csv_file
@@ -61,7 +61,7 @@ def _add_folder(path: Path, found: ImageFiles) -> None:
     tree.remark(remarks, Counter())
     unread = Counter({ending: count for ending, count in look.others.items() if ending in UNREAD})
     if unread:
-        remarks.faults.append(Fault(str(path), f"left out: {told(unread)}"))
+        remarks.faults.append(Fault(str(path), f"left out: {by_extension(unread)}"))
     found.left_out += [line(fault) for fault in remarks.faults]
 
 

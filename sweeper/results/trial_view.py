@@ -38,7 +38,7 @@ class Confusion:
 
     category: str
     true: str
-    said: str
+    predicted: str
     images: int
 
 
@@ -157,7 +157,7 @@ class TrialView:
         if found.confusions:
             yield from ("", "most common confusions on val:")
         for one in found.confusions[:MAX_CONFUSIONS]:
-            yield f"  {one.category}: {one.true} taken for {one.said}, {text.counted(one.images, 'image')}"
+            yield f"  {one.category}: {one.true} taken for {one.predicted}, {text.counted(one.images, 'image')}"
 
     @property
     def _files(self) -> list[Any]:

@@ -42,7 +42,7 @@ class OptunaExport(Observer):
         self._study, self._suggest, self._note = study, suggest, note
         self._direction = history.direction(minimize=minimize)
         self._events: SimpleQueue[int | None] = SimpleQueue()  # trial numbers; None stops the thread
-        self._trouble = self._told = ""
+        self._trouble = self._reported = ""
         self._file: _File | None = None
         self._thread = threading.Thread(target=self._work, name="study.db", daemon=True)
 
@@ -68,17 +68,17 @@ class OptunaExport(Observer):
         self._thread.join(closing.timeout)
         if self._thread.is_alive():
             self._trouble = "it was not written in time"
-        self._tell()
+        self._report()
 
     def _changed(self, job: Job) -> None:
         if job.kind == "trial":
             self._events.put(job.trial)
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Report a new problem, in the caller's thread."""
-        if self._trouble != self._told:
-            self._told = self._trouble
+        if self._trouble != self._reported:
+            self._reported = self._trouble
             self._note(f"{self._study.database.name} is behind, which affects only optuna-dashboard: {self._trouble}")
 
     # --------------------------------------------------------------------------------- in the thread

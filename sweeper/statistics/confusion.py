@@ -24,13 +24,13 @@ Array = npt.NDArray[Any]
 class Mistake:
     """A wrong answer: the image's row in its split, the category, and the predicted and the true class.
 
-    With several answers, each class is a mistake of its own: `said` without `true` is a class that the image does
-    not have, `true` without `said` a class that was missed.
+    With several answers, each class is a mistake of its own: `predicted` without `true` is a class that the image
+    does not have, `true` without `predicted` a class that was missed.
     """
 
     row: int
     category: int
-    said: int | None
+    predicted: int | None
     true: int | None
     confidence: float  # probability of the predicted class, or of the class that was missed
     loss: float  # -log probability of the truth
@@ -41,14 +41,14 @@ class Several:
     """Counts for each class of a category with several answers, [C] each."""
 
     true: Ints  # images that have the class
-    said: Ints  # images predicted to have it
+    predicted: Ints  # images predicted to have it
     hits: Ints  # images for which both hold
     average_precision: Floats  # NaN for a class that no image has
 
     @property
     def precision(self) -> Floats:
         """The share of predictions that are true; NaN for a class that was never predicted."""
-        return _share(self.hits, self.said)
+        return _share(self.hits, self.predicted)
 
     @property
     def recall(self) -> Floats:
@@ -58,12 +58,12 @@ class Several:
     @property
     def wrong(self) -> Ints:
         """The number of images for which the class was predicted wrongly or missed."""
-        found: Ints = self.true + self.said - 2 * self.hits
+        found: Ints = self.true + self.predicted - 2 * self.hits
         return found
 
     def of(self, kept: Ints) -> "Several":
         """Return the same for the classes `kept`."""
-        return Several(self.true[kept], self.said[kept], self.hits[kept], self.average_precision[kept])
+        return Several(self.true[kept], self.predicted[kept], self.hits[kept], self.average_precision[kept])
 
 
 def _share(part: Ints, whole: Ints) -> Floats:
@@ -90,8 +90,8 @@ def _confusion(logits: Array, labels: Ints) -> Ints:
 
 
 def _several(logits: Array, flags: Ints) -> Several:
-    true, said, hits = flag_counts(logits > 0, flags)
-    return Several(true, said, hits, average_precision(logits, flags))
+    true, predicted, hits = flag_counts(logits > 0, flags)
+    return Several(true, predicted, hits, average_precision(logits, flags))
 
 
 def mistakes(logits: Array, labels: Ints, categories: Sequence[Category]) -> list[Mistake]:
@@ -106,9 +106,9 @@ def mistakes(logits: Array, labels: Ints, categories: Sequence[Category]) -> lis
 def _wrong(logits: Array, labels: Ints, k: int, span: Span) -> Iterator[Mistake]:
     part, truths = logits[:, span.classes], labels[:, span.labels.start]
     logs = _log_softmax(part)
-    said = part.argmax(1)
-    for row in np.flatnonzero((said != truths) & (truths >= 0)).tolist():
-        true, answer = int(truths[row]), int(said[row])
+    predicted = part.argmax(1)
+    for row in np.flatnonzero((predicted != truths) & (truths >= 0)).tolist():
+        true, answer = int(truths[row]), int(predicted[row])
         yield Mistake(row, k, answer, true, math.exp(logs[row, answer]), -float(logs[row, true]))
 
 
@@ -116,9 +116,9 @@ def _wrong_classes(logits: Array, labels: Ints, k: int, span: Span) -> Iterator[
     part, flags = logits[:, span.classes].astype(np.float64), labels[:, span.labels]
     loss = np.logaddexp(0, np.where(flags > 0, -part, part))  # -log of the sigmoid's probability of the truth
     for row, c in np.argwhere(((part > 0) != (flags > 0)) & (flags >= 0)).tolist():
-        said, true = (c, None) if part[row, c] > 0 else (None, c)
+        predicted, true = (c, None) if part[row, c] > 0 else (None, c)
         cost = float(loss[row, c])
-        yield Mistake(row, k, said, true, math.exp(-cost) if said is None else -math.expm1(-cost), cost)
+        yield Mistake(row, k, predicted, true, math.exp(-cost) if predicted is None else -math.expm1(-cost), cost)
 
 
 def _log_softmax(logits: Array) -> Floats:

@@ -90,7 +90,7 @@ class GpuMemoryLimits:
         self._halved.add(job.trial)
         return job.model_copy(update={"micro_batch": images})
 
-    def said(self, job: Job, text: str) -> str:
+    def explanation(self, job: Job, text: str) -> str:
         """Return a message on how a job that ran out of memory continues; `text` is its worker's error."""
         if job.micro_batch is None:
             return "out of GPU memory; continues with the images in host memory"

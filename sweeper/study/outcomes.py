@@ -67,7 +67,7 @@ class Outcomes:
         if message.failure == "oom":
             lighten = self._gpu_memory.unload if message.resident else self._gpu_memory.halve_micro_batch
             smaller = lighten(job, message.gpu_memory_gib)
-            return (smaller, self._gpu_memory.said(smaller, message.text)) if smaller else None
+            return (smaller, self._gpu_memory.explanation(smaller, message.text)) if smaller else None
         if message.failure == "overflow" and not job.full_precision:
             return job.model_copy(update={"full_precision": True}), f"{message.text}; {IN_FULL}"
         return None

@@ -61,7 +61,7 @@ def warm_start(
         folder.transfer, Transfer(study=source.name, of=len(ended), trials=tuple(taken)).model_dump_json() + "\n"
     )
     if not reason:
-        yield _said(source.name, taken, left)
+        yield _summary(source.name, taken, left)
 
 
 def read(folder: StudyFolder) -> Transfer | None:
@@ -146,7 +146,7 @@ def _sorted(
     return taken, left
 
 
-def _said(name: str, taken: list[TransferredTrial], left: list[str]) -> str:
+def _summary(name: str, taken: list[TransferredTrial], left: list[str]) -> str:
     count = len(taken) + len(left)
     if not count:
         return f"nothing learnt from {name}: none of its trials has finished"

@@ -115,7 +115,7 @@ def _gpu_memory(slot: Slot, which: Literal["free", "total"]) -> float | None:
 
 
 def _driver_memory(slot: Slot, which: Literal["free", "total"]) -> float | None:
-    found = _asked_driver(which, slot.env["CUDA_VISIBLE_DEVICES"]).get("gpus")
+    found = _query_driver(which, slot.env["CUDA_VISIBLE_DEVICES"]).get("gpus")
     return found[0][which] / 2**30 if found else None
 
 
@@ -175,7 +175,7 @@ def _unlisted() -> list[str]:
     """Return the ids known to CUDA's driver, for machines without nvidia-smi: many containers, WSL."""
     if sys.platform != "linux":
         return []
-    answer = _asked_driver("ids")
+    answer = _query_driver("ids")
     if not answer["gpus"] and (there := sorted(DEV.glob("nvidia[0-9]*"))):
         said = answer["fault"] or "libcuda finds no GPU"
         what = f"{there[0]} shows that there is a GPU, but nvidia-smi is not on PATH, and {said}"
@@ -183,7 +183,7 @@ def _unlisted() -> list[str]:
     return [one["id"] for one in answer["gpus"]]
 
 
-def _asked_driver(what: str, visible: str | None = None) -> dict[str, Any]:
+def _query_driver(what: str, visible: str | None = None) -> dict[str, Any]:
     """Run `cuda_driver.py` in a separate process, since a driver may hang and CUDA must stay out of this one."""
     shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     env = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **shown}

@@ -26,10 +26,10 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
 def stoppable() -> Iterator[None]:
     """Leave the block quietly on Ctrl-C or SIGTERM, the normal ways to end it."""
 
-    def hear(_: int, __: FrameType | None) -> None:
+    def handle(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt:

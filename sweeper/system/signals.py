@@ -8,7 +8,7 @@ from types import FrameType
 
 from sweeper.errors import Stopped
 
-HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Stop:
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """Turn the KeyboardInterrupt of a second signal into Stopped: a message instead of a traceback."""
         try:
             yield
@@ -42,14 +42,14 @@ class Stop:
 def listening(stop: Stop) -> Iterator[None]:
     """Inside the block, the first signal sets `stop`; the second raises KeyboardInterrupt wherever the program is."""
 
-    def hear(number: int, _: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         stop.again = stop.requested
         stop.signal = number
         if stop.again:
             raise KeyboardInterrupt
 
-    heeded = [number for number in HEARD if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
-    before = {number: signal.signal(number, hear) for number in heeded}
+    handled = [number for number in HANDLED if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ class Log(Lines):
         write(self._path, heading.data)
         super().begin(heading, results)
 
-    def said(self, text: str, job: Job | None = None) -> None:
+    def line(self, text: str, job: Job | None = None) -> None:
         for path in (self._path, *([self._of_run(job)] if job else [])):
             write(path, [text])
 

@@ -62,32 +62,32 @@ class Lines(View):
         self._board = SweepSummary(known=known or Known())
 
     @abstractmethod
-    def said(self, text: str, job: Job | None = None) -> None:
+    def line(self, text: str, job: Job | None = None) -> None:
         """Write a line, which may be about a job."""
 
     def begin(self, heading: Heading, results: Sequence[TrialResult]) -> None:
         for line in summary.heading(heading, results):
-            self.said(line)
+            self.line(line)
 
     def plan(self, total: int | None, results: Sequence[TrialResult] = (), seconds: float | None = None) -> None:
         self._board.plan(total, results, seconds)
 
     def started(self, job: Job, slot: str) -> None:
-        self.said(summary.starting(self._board.start(job, slot)), job)
+        self.line(summary.starting(self._board.start(job, slot)), job)
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
-        self.said(summary.line(self._board, self._board.epoch(job, epoch, best)), job)
+        self.line(summary.line(self._board, self._board.epoch(job, epoch, best)), job)
 
     def ended(self, job: Job, result: TrialResult) -> None:
         result = comparable(job, result)
         self._board.end(result, counts=job.kind == "trial" or self._board.total is None)
-        self.said(summary.ending(job, result, self._board.split), job)
+        self.line(summary.ending(job, result, self._board.split), job)
 
     def note(self, text: str) -> None:
-        self.said(text)
+        self.line(text)
 
     def closed(self, _closing: Closing) -> None:
-        self.said(self._board.summary())
+        self.line(self._board.summary())
 
 
 class Plain(Lines):
@@ -101,7 +101,7 @@ class Plain(Lines):
     def gone(self) -> bool:
         return self._out.is_gone()
 
-    def said(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one stream for all
+    def line(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one stream for all
         self._out.write(f"{visible(summary.stamped(text))}\n")
         self._out.flush()
 
@@ -133,7 +133,7 @@ class Live(Lines):
         self._board.move(positions)
         self._show(new=False)
 
-    def said(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one screen for all
+    def line(self, text: str, job: Job | None = None) -> None:  # noqa: ARG002  one screen for all
         """Write a line above the table."""
         self._screen.say(visible(text))
         self._show()

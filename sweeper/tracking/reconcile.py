@@ -77,7 +77,7 @@ class Reconciler:
     """The handler of tasks: `study` opens the study and sends its folders, `standing` sends the study's own metrics,
     `close` ends it, `files` sends its own files, and any other task is a run's key.
 
-    Everything except `hear` belongs to the thread that does the tasks.
+    Everything except `receive` belongs to the thread that does the tasks.
     """
 
     def __init__(self, facts: StudyInfo, connect: Callable[[], Server], recipe_text: Callable[[Job], str]) -> None:
@@ -101,7 +101,7 @@ class Reconciler:
         """A value that changes whenever something was sent."""
         return int(self.connected), len(self.sent.runs), self.sent.epochs, self.sent.files
 
-    def hear(self, job: Job | None, event: Event | Closing) -> None:
+    def receive(self, job: Job | None, event: Event | Closing) -> None:
         """Queue, from any thread, an event of the run of `job`, or of the study."""
         self._heard.put((job, event))
 

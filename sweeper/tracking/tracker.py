@@ -51,23 +51,23 @@ class MlflowTracker(Observer):
         self.sender.submit(STUDY)
 
     def started(self, job: Job, _slot: str) -> None:
-        self._hear(job, "started")
+        self._receive(job, "started")
 
     def epoch(self, job: Job, epoch: Epoch, _best: TrialResult | None) -> None:
-        self._tell_names(epoch)
-        self._hear(job, epoch)
+        self._report_names(epoch)
+        self._receive(job, epoch)
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        self._hear(job, result)
+        self._receive(job, result)
         self.sender.submit(STANDING, STUDY_UPDATE_DELAY_S)
 
     def attached(self, job: Job | None, files: Sequence[Path]) -> None:
         """Attach `files` to a run, or to the study; the files of a final model are found in its folder anyway."""
         if job is None:
-            self.reconciler.hear(None, tuple(files))
+            self.reconciler.receive(None, tuple(files))
             self._ask(FILES)
         else:
-            self._hear(job, tuple(files))
+            self._receive(job, tuple(files))
 
     def note(self, text: str) -> None:
         """Not shown in MLflow."""
@@ -90,10 +90,10 @@ class MlflowTracker(Observer):
 
     def _finish(self, closing: Closing, timeout: float, moved: Callable[[], object]) -> int:
         """Return the number of tasks not done after `timeout` seconds in which nothing has `moved`."""
-        self.reconciler.hear(None, closing)
+        self.reconciler.receive(None, closing)
         self.sender.submit(CLOSE)
         left = self.sender.drain(timeout, moved)
-        self._tell()
+        self._report()
         return left
 
     @property
@@ -103,22 +103,22 @@ class MlflowTracker(Observer):
             raise RuntimeError("the study was not opened")
         return self._reconciler
 
-    def _hear(self, job: Job, event: Event) -> None:
-        self.reconciler.hear(job, event)
+    def _receive(self, job: Job, event: Event) -> None:
+        self.reconciler.receive(job, event)
         self._ask(sync_state.key(RunFolder(job.folder)))
 
     def _ask(self, key: str) -> None:
         self.sender.submit(key)
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         while not self._news.empty():
             self._note(self._news.get())
         if self.reconciler.connected and self.sender.busy > SLOW_CALL_S and not self._slow:
             self._slow = True
             self._note(f"MLflow at {redacted(uri())} is slow to answer, or locked; training continues")
 
-    def _tell_names(self, epoch: Epoch) -> None:
+    def _report_names(self, epoch: Epoch) -> None:
         """Report, once, the categories that have other names in MLflow."""
         if epoch.val and not self._named:
             self._named = True

@@ -81,12 +81,12 @@ def as_planned(session: "Session", asked: Confirm) -> None:
         print_message(f"the hours allow {room}; increase --hours for all")
     if seeds:
         rows = run(folder, seeds, slots, front=front[:top], mlflow=options.mlflow, events=options.events)
-        _tell(folder, rows, minimize=front[0].minimize, as_event=options.events)
+        _report(folder, rows, minimize=front[0].minimize, as_event=options.events)
     if not (options.events or session.retrains):
         print_message(f"next:   sweep best {folder.name} --export submission")
 
 
-def _tell(folder: StudyFolder, rows: Sequence[Row], *, minimize: bool, as_event: bool) -> None:
+def _report(folder: StudyFolder, rows: Sequence[Row], *, minimize: bool, as_event: bool) -> None:
     if as_event:
         events.emit("confirmed", **document(folder, rows))
         return

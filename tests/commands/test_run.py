@@ -514,7 +514,7 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
 
 def test_nothing_is_said_of_a_study_whose_folder_is_gone(tmp_path, capsys):
     """The error that ended the sweep says it."""
-    run.say_ending(StudyFolder(tmp_path / "gone"), "sweep run space.yaml", SessionEnd(3))
+    run.report_ending(StudyFolder(tmp_path / "gone"), "sweep run space.yaml", SessionEnd(3))
     assert capsys.readouterr() == ("", "")
 
 
@@ -537,5 +537,5 @@ def test_a_plan_proposes_no_format_that_was_not_measured():
 
 def test_the_closing_table_counts_the_trials_that_it_leaves_out(capsys):
     folder = comparable("five", (0.5, 0.9, 0.8, 0.7, 0.6))
-    run.say_ending(folder, "sweep run space.yaml", SessionEnd(0))
+    run.report_ending(folder, "sweep run space.yaml", SessionEnd(0))
     assert "\n2 more trials: sweep leaderboard five\n" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_a_preset_gives_what_the_file_leaves_out(device, text, expected):
 def test_a_file_with_a_backbone_and_no_preset_stays_as_it_is():
     given = spec("train: {backbone: resnet18}")
     assert presets.filled(given, lambda: pytest.fail("the device was asked for")) is given
-    assert not presets.told(given)
+    assert not presets.summary_line(given)
 
 
 def test_values_that_are_left_open_stay_open():
@@ -83,7 +83,7 @@ def test_another_preset_is_another_study():
 def test_it_is_told_in_one_line_without_the_augmentation():
     given = presets.filled(spec("preset: fast\ntrain: {epochs: 2}"), lambda: "cpu")
     line = "preset fast: backbone mobilenetv3_small_100.lamb_in1k, image_size 96, batch_size 32"
-    assert presets.told(given) == line
+    assert presets.summary_line(given) == line
 
 
 def test_the_reference_has_the_table():

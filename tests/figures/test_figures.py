@@ -76,7 +76,7 @@ def test_mistakes_are_all_wrong_answers_the_worst_first():
 def test_a_mistake_tells_what_was_said_how_surely_and_what_is_true():
     logits = np.array([[0, math.log(3), 0, 0, 5.0]])
     (one,) = confusion.mistakes(logits, np.array([[2, 1]]), GROUPS)
-    assert (one.row, one.category, one.said, one.true) == (0, 0, 1, 2)
+    assert (one.row, one.category, one.predicted, one.true) == (0, 0, 1, 2)
     assert one.confidence == pytest.approx(0.6)
     assert one.loss == pytest.approx(math.log(5))
 
@@ -404,7 +404,7 @@ def test_what_is_counted_of_missing_and_several_answers_agrees_with_training():
     colours, tags, silent = ours
     assert np.trace(colours) / colours.sum() == pytest.approx(found.overall_accuracy)
     assert np.nanmean(tags.average_precision) == pytest.approx(found.mean_average_precision)
-    f1 = 2 * tags.hits.sum() / (tags.true.sum() + tags.said.sum())
+    f1 = 2 * tags.hits.sum() / (tags.true.sum() + tags.predicted.sum())
     assert f1 == pytest.approx(found.micro_f1)
     assert silent.sum() == 0
     assert known_images(labels, MIXED) == list(found.category_answers.values())
@@ -424,7 +424,7 @@ def test_each_class_of_several_is_a_mistake_of_its_own_and_a_missing_answer_is_n
     tags = (Category("kind", ("x", "y")), Category("tags", ("a", "b", "c"), multi=True))
     logits = np.array([[5.0, 0, math.log(3), -math.log(9), 4]])
     said, missed = confusion.mistakes(logits, np.array([[-1, 0, 1, -1]]), tags)[::-1]
-    assert (said.said, said.true, missed.said, missed.true) == (0, None, None, 1)
+    assert (said.predicted, said.true, missed.predicted, missed.true) == (0, None, None, 1)
     assert (said.confidence, missed.confidence) == pytest.approx((0.75, 0.1))
     assert (said.loss, missed.loss) == pytest.approx((math.log(4), math.log(10)))
 

@@ -242,9 +242,9 @@ def shelved(study: StudyFolder, *told) -> dict[str, list[str]]:
     reconciler = Reconciler(facts(study), lambda: shelf, lambda _: "")
     reconciler.handle(STUDY)
     for made, event in told:
-        reconciler.hear(made, event)
+        reconciler.receive(made, event)
         reconciler.handle(FILES if made is None else "trials/0000")
-    reconciler.hear(None, DONE)
+    reconciler.receive(None, DONE)
     reconciler.handle(CLOSE)
     shelf.files.get("question", []).remove("space.yaml")
     return {run: names for run, names in shelf.files.items() if names}

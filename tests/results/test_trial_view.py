@@ -93,7 +93,7 @@ def test_predictions_that_are_kept_show_classes_and_confusions(study, tmp_path):
         each.name: float(each.name == one.classes[0]) for each in first
     }
     assert sum(each.images for each in found.classes if each.category == one.name) == len(rows)
-    assert all(each.said == one.classes[0] for each in found.confusions if each.category == one.name)
+    assert all(each.predicted == one.classes[0] for each in found.confusions if each.category == one.name)
     assert "most common confusions on val:" in text("1")
 
 

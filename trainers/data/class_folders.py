@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainers.data import validation
 from trainers.data.class_names import class_order
-from trainers.data.folder_tree import Look, Tree, told
+from trainers.data.folder_tree import Look, Tree, by_extension
 from trainers.data.table import SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row
 from trainers.data.validation import did_you_mean
 from trainers.data_config import DataConfig
@@ -138,7 +138,7 @@ def _classes(root: Path, tops: list[_Top], remarks: Remarks) -> tuple[str, ...]:
             forms[_name(folder)].add(folder.name)
             where = on_one_line(folder.relative_to(root).as_posix())
             if names and look.unread and not look.images:
-                remarks.faults.append(Fault(where, f"holds no readable image: {told(look.others)}"))
+                remarks.faults.append(Fault(where, f"holds no readable image: {by_extension(look.others)}"))
             elif names and not look.images and _name(folder) not in names:
                 remarks.notes.append(Fault(where, "holds no image, so it is not a class"))
     for name, spellings in forms.items():
@@ -169,7 +169,7 @@ def _fault(tree: Tree, tops: list[_Top], classes: tuple[str, ...], others: Count
     root, top = str(tree.root), tops[0]
     own = sum(len(one.own.images) for one in tops)
     if not classes and not own:
-        return Fault(root, "no readable image", told(others) or SHAPE)
+        return Fault(root, "no readable image", by_extension(others) or SHAPE)
     if not classes:
         return Fault(
             root, f"{own} images but no class folder", f"{SHAPE}; for labels in a CSV file, use layout: table"

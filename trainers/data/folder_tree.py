@@ -83,7 +83,7 @@ class Tree:
             what = f"left out: {images} hidden image{'s' * (images > 1)} in {where}"
             remarks.notes.append(Fault(str(self.root), what, "what systems and tools leave behind is not data"))
         if others:
-            remarks.notes.append(Fault(str(self.root), f"left out: {told(others)}"))
+            remarks.notes.append(Fault(str(self.root), f"left out: {by_extension(others)}"))
 
     def _walk(self, top: Path, deep: bool, done: set[Path], look: Look) -> list[Path]:
         """Add the contents to `look`; return the linked folders, which are visited after all others."""
@@ -140,7 +140,7 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def told(others: Counter[str]) -> str:
+def by_extension(others: Counter[str]) -> str:
     """List files by extension: 12 .heic (Pillow cannot read HEIC: convert them to JPEG), 3 .txt."""
     counts = sorted(others.items(), key=lambda item: (item[0] not in WHY, -item[1], item[0]))
     return _some(

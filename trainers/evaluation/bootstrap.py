@@ -66,10 +66,10 @@ def weights(labels: np.ndarray) -> Iterator[Floats]:
 
 def _members(logits: np.ndarray, labels: np.ndarray, columns: Columns) -> csr_matrix:
     """Return which images add to which counts of `metrics.counts_of`, [3 x sum C, N] of 0 and 1."""
-    said, true = answers(logits, columns), truths(labels, columns)  # [N, S]
+    predicted, true = answers(logits, columns), truths(labels, columns)  # [N, S]
     images = np.broadcast_to(np.arange(len(labels))[:, None], true.shape)
-    known, hit = true >= 0, said == true
-    parts = [(true[known], images[known]), (said[known], images[known]), (true[hit], images[hit])]
+    known, hit = true >= 0, predicted == true
+    parts = [(true[known], images[known]), (predicted[known], images[known]), (true[hit], images[hit])]
     flags, above = labels[:, columns.flags], logits[:, columns.classes] > 0  # [N, M]
     chosen = [flags > 0, above & (flags >= 0), above & (flags > 0)]
     width = sum(columns.sizes)

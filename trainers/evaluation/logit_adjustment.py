@@ -65,8 +65,8 @@ class Fitting:
         self.moved = np.zeros_like(logits, shape=(1, self.width))  # [1 or N, sum C], subtracted by thresholds
         if least is not None:
             self._fit_thresholds(ranked, flags, least)
-        said = ranked > self.moved[:, self.columns.classes]
-        self.flag_counts = np.stack([metrics.flag_counts(said[fold], flags[fold]) for fold in self._folds()])
+        predicted = ranked > self.moved[:, self.columns.classes]
+        self.flag_counts = np.stack([metrics.flag_counts(predicted[fold], flags[fold]) for fold in self._folds()])
         self.counts = np.stack([self._counts(float(tau)) for tau in TAUS])  # [taus, folds, 3, sum C]
 
     def _fit_thresholds(self, ranked: np.ndarray, flags: np.ndarray, least: int) -> None:
@@ -80,8 +80,8 @@ class Fitting:
 
     def _counts(self, tau: float) -> NDArray[np.int64]:
         """Return the counts of each fold with this strength, [folds, 3, sum C]."""
-        said = metrics.answers(self.logits - np.float32(tau) * self.prior, self.columns)  # [N, S]
-        found = np.stack([metrics.counts_of(said[fold], self.true[fold], self.width) for fold in self._folds()])
+        predicted = metrics.answers(self.logits - np.float32(tau) * self.prior, self.columns)  # [N, S]
+        found = np.stack([metrics.counts_of(predicted[fold], self.true[fold], self.width) for fold in self._folds()])
         found[:, :, self.columns.classes] = self.flag_counts
         return found
 

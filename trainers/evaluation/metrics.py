@@ -59,17 +59,17 @@ def truths(labels: np.ndarray, columns: Columns) -> np.ndarray:
     return found
 
 
-def counts_of(said: np.ndarray, true: np.ndarray, width: int) -> np.ndarray:
+def counts_of(predicted: np.ndarray, true: np.ndarray, width: int) -> np.ndarray:
     """Return the counts [3, width] from `answers` and `truths`, each [N, S]."""
     known = true >= 0
-    true, said = true[known], said[known]
-    return np.stack([np.bincount(one, minlength=width) for one in (true, said, true[true == said])])
+    true, predicted = true[known], predicted[known]
+    return np.stack([np.bincount(one, minlength=width) for one in (true, predicted, true[true == predicted])])
 
 
-def flag_counts(said: np.ndarray, flags: np.ndarray) -> np.ndarray:
+def flag_counts(predicted: np.ndarray, flags: np.ndarray) -> np.ndarray:
     """Return the counts [3, M] from the answers [N, M] bool and flags [N, M] of categories with several answers."""
-    true, said = flags > 0, said & (flags >= 0)
-    return np.stack([true.sum(0), said.sum(0), (true & said).sum(0)])
+    true, predicted = flags > 0, predicted & (flags >= 0)
+    return np.stack([true.sum(0), predicted.sum(0), (true & predicted).sum(0)])
 
 
 def average_precision(logits: np.ndarray, flags: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

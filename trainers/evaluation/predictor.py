@@ -133,7 +133,7 @@ class Predictor:
             size = self.batch
             chunks = [some[start : start + size] for start in range(0, len(some), size)]
             for piece in prefetch(chunks, self._decoded, self.device):
-                yield from self._said(piece, first=first)
+                yield from self._predicted(piece, first=first)
                 first = False
 
     def logits(self, data: Data, *, first: bool = True) -> np.ndarray:
@@ -148,7 +148,7 @@ class Predictor:
         filled = not first and self.device.type != "cpu"
         return [one.logits(data, filled=filled) for one in self.networks]
 
-    def _said(self, piece: _Piece, *, first: bool) -> Iterator[ImagePrediction | Unreadable]:
+    def _predicted(self, piece: _Piece, *, first: bool) -> Iterator[ImagePrediction | Unreadable]:
         read = self._predictions(piece.data, first=first)
         for index, file in enumerate(piece.files):
             if why := piece.faults.get(index):

@@ -39,8 +39,8 @@ class Tally:
         self.images += len(labels)
         if len(self.columns.single):
             parts = torch.split(logits, self.columns.sizes, dim=1)
-            said = self.first + torch.stack([parts[k].argmax(1) for k in self.columns.single], dim=1)
-            self._count(said, labels.index_select(1, self.label) if self.several else labels)
+            predicted = self.first + torch.stack([parts[k].argmax(1) for k in self.columns.single], dim=1)
+            self._count(predicted, labels.index_select(1, self.label) if self.several else labels)
         if self.several:
             ranked = logits.index_select(1, self.classes).float(), labels.index_select(1, self.flags)
             self._count_flags(*ranked)
@@ -48,19 +48,19 @@ class Tally:
         if self.missing:
             self.known += torch.stack([(labels[:, span.labels] >= 0).any(1).sum() for span in self.spans])
 
-    def _count(self, said: Tensor, labels: Tensor) -> None:
+    def _count(self, predicted: Tensor, labels: Tensor) -> None:
         """Count answers, numbered across all classes, and labels, [B, S] each."""
         true, ones = self.first + labels, torch.ones_like(labels)
-        hits = (true == said).long()
+        hits = (true == predicted).long()
         if self.missing:
             true, ones = self.first + labels.clamp_min(0), (labels >= 0).long()
             hits = hits * ones
-        for row, where, what in ((TRUE, true, ones), (PREDICTED, said, ones), (HITS, true, hits)):
+        for row, where, what in ((TRUE, true, ones), (PREDICTED, predicted, ones), (HITS, true, hits)):
             self.counts.index_add_(0, where.flatten() + row * self.width, what.flatten())
 
     def _count_flags(self, logits: Tensor, flags: Tensor) -> None:
-        said, true = (logits > 0) & (flags >= 0), flags > 0
-        found = torch.stack([true.sum(0), said.sum(0), (true & said).sum(0)])
+        predicted, true = (logits > 0) & (flags >= 0), flags > 0
+        found = torch.stack([true.sum(0), predicted.sum(0), (true & predicted).sum(0)])
         self.counts.view(3, -1).index_add_(1, self.classes, found)
 
     def scores(self, loss: float) -> Scores:

@@ -61,10 +61,10 @@ def quadratic_kappa(probabilities: "Array", labels: "Array") -> float | None:
     """Return Cohen's kappa of the likeliest classes, with quadratic weights. None if only a single class occurs."""
     from sklearn import metrics
 
-    said, classes = probabilities.argmax(1), range(probabilities.shape[1])
+    predicted, classes = probabilities.argmax(1), range(probabilities.shape[1])
     if len(_shown(labels)) < 2:
         return None
-    return float(metrics.cohen_kappa_score(labels, said, labels=classes, weights="quadratic"))
+    return float(metrics.cohen_kappa_score(labels, predicted, labels=classes, weights="quadratic"))
 
 
 def matthews(probabilities: "Array", labels: "Array") -> float | None:

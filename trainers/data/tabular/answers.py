@@ -69,7 +69,7 @@ class Reading:
         kinds: dict[str, Callable[[Question], Answers | None]]
         kinds = {"one": self._one, "cells": self._cells, "flags": self._flags}
         found = [one for question in questions if (one := kinds[question.kind](question))]
-        self.choice.remarks.notes.extend(self._said())
+        self.choice.remarks.notes.extend(self._notes())
         return found
 
     def _one(self, question: Question) -> Answers | None:
@@ -89,7 +89,7 @@ class Reading:
             for cell in column.all
             if cell not in missing and BREAK not in cell
         }
-        none = {cell for cell, those in parts.items() if not those or self._says_none(those, order)}
+        none = {cell for cell, those in parts.items() if not those or self._means_none(those, order)}
         said = none - {"[]"} if self.choice.sheet.declared else none
         self.empty[name] = Counter({cell: column.all[cell] for cell in said})
         self._refuse_mixed(name, parts, column)
@@ -101,7 +101,7 @@ class Reading:
         found = {cell: labels.get(cell, unknown) for cell in column.all}
         return Answers(Category(name, classes, multi=True), ((column.at, found),)) if classes else None
 
-    def _says_none(self, those: Sequence[str], order: Sequence[str]) -> bool:
+    def _means_none(self, those: Sequence[str], order: Sequence[str]) -> bool:
         return len(those) == 1 and those[0].lower() == cells.NONE and those[0] not in order
 
     def _refuse_mixed(self, name: str, parts: Parts, column: Column) -> None:
@@ -212,7 +212,7 @@ class Reading:
         self.absent[name] = Counter({cell: column.train[cell] + column.val[cell] for cell in found})
         return found
 
-    def _said(self) -> Iterator[Fault]:
+    def _notes(self) -> Iterator[Fault]:
         """Yield notes on what was taken for missing, and for no class at all."""
         rows, name = self._masks["other"].count(False), self.choice.sheet.name
         absent = {name: +counts for name, counts in self.absent.items() if +counts}
