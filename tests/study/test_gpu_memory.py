@@ -79,7 +79,7 @@ def test_half_is_half_of_a_batch_that_really_occurs(tmp_path):
     first = known.halve_micro_batch(job(batch=512))
     assert first is not None
     assert first.micro_batch == 50
-    assert "micro-batches of 50, 2 per step" in known.said(first, "OutOfMemoryError")
+    assert "micro-batches of 50, 2 per step" in known.explanation(first, "OutOfMemoryError")
     assert known.begin(job(1, batch=1024)).micro_batch == 50
     large = job(2, batch=512, micro_batch=256)  # as an earlier call may have left it
     assert known.halve_micro_batch(large).micro_batch == 50
@@ -147,7 +147,7 @@ def test_where_no_gpu_had_a_say_none_is_asked_for_its_size(tmp_path):
 def test_the_line_names_whose_memory_and_how_many_pieces_a_step_has(tmp_path, text, where):
     one = job(batch=100).model_copy(update={"micro_batch": 48})
     assert (
-        GpuMemoryLimits(tmp_path / "gpu_memory.json").said(one, text)
+        GpuMemoryLimits(tmp_path / "gpu_memory.json").explanation(one, text)
         == f"out of {where}; continues with micro-batches of 48, 3 per step"
     )
 
@@ -157,7 +157,7 @@ def test_images_leave_the_gpu_before_a_batch_is_halved_and_later_trials_begin_so
     known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
     first = known.unload(job())
     assert (first.resident, first.micro_batch) == (False, None)
-    assert known.said(first, "OutOfMemoryError") == "out of GPU memory; continues with the images in host memory"
+    assert known.explanation(first, "OutOfMemoryError") == "out of GPU memory; continues with the images in host memory"
     for one in (known, GpuMemoryLimits(tmp_path / "gpu_memory.json")):
         begun = one.begin(job(1))
         assert (begun.resident, begun.micro_batch) == (False, None)
