@@ -162,7 +162,9 @@ def test_folds_that_a_class_is_too_small_for_are_refused_before_anything_starts(
     with pytest.raises(DataError) as caught:
         prepare.prepare(here / "space.yaml", Options(devices="cpu"), networks=False)
     text = str(caught.value)
-    assert re.search(r"'\w+' of colour has 11 images in train and val, and search\.folds asks for 13 parts", text)
+    assert re.search(
+        r"'\w+' of colour has 11 images in train and val, but search\.folds needs one in each of 13 folds", text
+    )
     assert "write search: {folds: 11}" in text
     assert not StudyFolder.named("question").root.exists()
 

@@ -157,7 +157,9 @@ def test_images_leave_the_gpu_before_a_batch_is_halved_and_later_trials_begin_so
     known = GpuMemoryLimits(tmp_path / "gpu_memory.json")
     first = known.unload(job())
     assert (first.resident, first.micro_batch) == (False, None)
-    assert known.explanation(first, "OutOfMemoryError") == "out of GPU memory; continues with the images in host memory"
+    assert (
+        known.explanation(first, "OutOfMemoryError") == "out of GPU memory; continues with the images in host memory"
+    )
     for one in (known, GpuMemoryLimits(tmp_path / "gpu_memory.json")):
         begun = one.begin(job(1))
         assert (begun.resident, begun.micro_batch) == (False, None)

@@ -299,7 +299,7 @@ def test_labels_are_not_judged_by_a_list_of_attributes_that_has_faults(challenge
     put(challenge, "split/list_attr_cloth.txt", text.replace("26", "27", 1))
     put(challenge, "split/train_attr.txt", "9 9 9\n")
     assert [f.where for f in faults(challenge)] == ["split/list_attr_cloth.txt:1", "split/train_attr.txt:1"]
-    assert "1 lines for the 2 images" in faults(challenge)[1].what
+    assert "1 line for the 2 images" in faults(challenge)[1].what
 
 
 def test_all_faults_come_in_one_pass(challenge: Path):
