@@ -59,7 +59,7 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
     answers = _answers(model, asked, options)
     about = next(answers)["model"]
     if about["boxes"] and (whole := sum(box is None for _, box in asked)):
-        used = f"used whole, because they have no box: {counted(whole, 'image')}"
+        used = f"without a box, and so used whole: {counted(whole, 'image')}"
         print_message(f"this model was trained on the content of boxes; {used} (see --boxes)")
     predicted = Predicted(model, about, [], [], complete=not files.left_out)
     _collect(predicted, answers, len(asked), options)

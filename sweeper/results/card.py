@@ -30,7 +30,7 @@ RARE = 10  # a class this many times rarer than an even share is worth a warning
 
 @dataclass(frozen=True)
 class CardData:
-    """The facts of a card: the winning trial with its best epoch, and the retraining job that repeats it.
+    """The facts of a card: the winning trial with the epoch that counts, and the retraining job that repeats it.
 
     Without an epoch there was no search: the recipe is the study's first configuration.
     """

@@ -48,13 +48,13 @@ def nearest(given: str, names: Sequence[str]) -> str:
 
 # ------------------------------------------------------------------------------------------ metrics
 def metrics(study: StudyFolder, results: Sequence[TrialResult]) -> dict[int, dict[str, float]]:
-    """Return every metric of each trial at its best epoch, with the loss and the accuracy of each category."""
+    """Return every metric of each trial at the epoch that counts, with the loss and the accuracy of each category."""
     scores = counting_scores(study, results)
     return {number: one.metrics | {"loss": one.loss} | one.category_accuracy for number, one in scores.items()}
 
 
 def counting_scores(study: StudyFolder, results: Sequence[TrialResult]) -> dict[int, Scores]:
-    """Return the scores of each trial on val at its best epoch, or on train if there is no val."""
+    """Return the scores of each trial on val at the epoch that counts, or on train if there is no val."""
     found = {one.number: records.history(study.trial(one.number))[: one.epoch] for one in results if one.epoch}
     return {number: epochs[-1].val or epochs[-1].train for number, epochs in found.items() if epochs}
 

@@ -38,11 +38,17 @@ class Side:
         return found
 
     def fixed(self, name: str) -> Any:
-        """The value of a parameter that its search space fixes, or None."""
+        """The value of a parameter that its search space fixes, of a part such as the loss its name; or None."""
         found = self.identity.get("train")
-        for part in name.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        return None if isinstance(found, dict | list) else found
+        for key in name.split("."):
+            if not isinstance(found, dict):
+                return None
+            if key in found:
+                found = found[key]
+            elif found.get("name") != key:  # else the key names the branch, as in loss.focal.gamma
+                return None
+        found = found.get("name") if isinstance(found, dict) else found
+        return None if isinstance(found, list) else found
 
     @property
     def winner(self) -> dict[str, Any] | None:

@@ -104,7 +104,7 @@ def here() -> Iterator[str]:
         yield f"next: {next_command(there[0])}"
         return
     spaces = sorted(SPACES.glob("*.yaml"))
-    yield f"no study yet; {len(spaces)} search spaces in {SPACES}" if spaces else "no study yet"
+    yield f"no study yet; {text.counted(len(spaces), 'search space')} in {SPACES}" if spaces else "no study yet"
     first = next((path for path in spaces if path.stem == "quickstart"), spaces[0] if spaces else None)
     yield f"next: {_first_command(first)}"
 

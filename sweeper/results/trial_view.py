@@ -81,7 +81,7 @@ class TrialView:
 
     @cached_property
     def categories(self) -> dict[str, float]:
-        """The accuracy of each category at the best epoch."""
+        """The accuracy of each category at the epoch that counts."""
         scores = counting_scores(self.study, [self.result]).get(self.result.number)
         return dict(scores.category_accuracy) if scores else {}
 
@@ -143,7 +143,7 @@ class TrialView:
             mark = "*" if one.number == self.result.epoch else ""
             figures = [one.train.loss, one.val.loss if one.val else None, one.known(metric)]
             rows.append([f"{one.number}{mark}", *map(format_value, figures)])
-        yield from _section(f"epochs (*: best), {metric}", [["epoch", "train loss", "val loss", "value"], *rows])
+        yield from _section(f"epochs (* counts), {metric}", [["epoch", "train loss", "val loss", "value"], *rows])
 
     def _answer_lines(self) -> Iterator[str]:
         found = self.answers

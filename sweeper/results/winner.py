@@ -76,7 +76,7 @@ class Winner:
 
     @property
     def length(self) -> int:
-        """Epochs for a training on all images: the number of the best epoch, or its mean over folds."""
+        """Epochs for a training on all images: the number of the epoch that counts, or its mean over folds."""
         if folds := self.epoch.folds if self.epoch else ():
             return round(mean(fold.epoch for fold in folds))
         return min(self.result.epoch or self.result.planned, self.job.recipe.train.epochs)

@@ -223,7 +223,7 @@ def scores(folder: RunFolder) -> Iterator[dict[str, Any]]:
 def note_score(target: str, value: float, note: str) -> RunFolder:
     """Record a leaderboard's score of a submission; return its folder.
 
-    `target` is a submission.zip, the folder of a final model, or a study, which stands for its newest finished one.
+    `target` is a submission.zip, the folder of a final model, or a study, which stands for the one finished last.
     """
     if not math.isfinite(value):
         raise UserError(f"a score must be a finite number, not {value}", help="sweep score STUDY 0.8731")
@@ -245,8 +245,7 @@ def _target(target: str) -> RunFolder:
             "this is not a submission of a study", where=target, help="give mlruns/studies/STUDY/finals/..."
         )
     study = find(target)
-    done = [final.folder for final in finals(study) if final.done]
-    if not done:
+    if (newest := newest_final(study)) is None:
         help = f"make one with sweep best {study.name} --export submission"
         raise UserError(f"study {study.name} has no submission yet", help=help)
-    return done[-1]
+    return newest

@@ -97,7 +97,7 @@ def _apart(before: Mapping[str, Any], spec: StudySpec, fingerprint: str) -> str:
     files = asked.get("extensions", {})
     changed = [one.name for one in spec.extensions if files.get(one.name, one.checksum) != one.checksum]
     if changed:
-        return f"its {changed[0]} was different, so results that depend on it may not be comparable"
+        return f"its {changed[0]} was different, so its results may not be comparable"
     if not study_file.same_fingerprint(before.get("fingerprint", ""), fingerprint):
         return "its images, labels or splits were different"
     where = {"root": mine["root"]}  # the same data at another path are the same

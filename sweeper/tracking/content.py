@@ -76,7 +76,7 @@ def _corrected(epoch: Epoch, metric: str) -> dict[str, float]:
 
 
 def looked(job: Job, result: TrialResult, time: float) -> list[Point]:
-    """Return the facts about a finished run that are not in its epochs, as metrics of its best epoch.
+    """Return the facts about a finished run that are not in its epochs, as metrics of the epoch that counts.
 
     These are the standard error of its metric, a final model's metric on test, an ensemble's scores on val, and
     metrics with test-time augmentation.
@@ -170,7 +170,7 @@ def outcome(result: TrialResult) -> dict[str, str]:
 
 
 def fitted(job: Job, epochs: Sequence[Epoch], result: TrialResult) -> dict[str, str]:
-    """Return tags of the best epoch by category: known answers of val, if some are missing, and fitted thresholds."""
+    """Return tags by category: known answers of val, if some are missing, and thresholds, of the epoch that counts."""
     counts = next((epoch for epoch in epochs if epoch.number == result.epoch), None)
     answers = counts.val.category_answers if counts and counts.val else {}
     thresholds = job.thresholds or (counts and counts.thresholds) or {}

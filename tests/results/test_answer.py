@@ -1,7 +1,5 @@
 """The first lines of a report."""
 
-from dataclasses import replace
-
 import pytest
 
 from sweeper.results import answer, winner
@@ -9,11 +7,10 @@ from sweeper.store import records, studies
 from sweeper.store.importance import Importance, Share
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
-from sweeper.store.studies import FinalRun
 from sweeper.trial import Ensemble, EnsembleMember
 from tests.results.test_comparison import study
 from tests.support.photos import draw_photos
-from tests.support.records import begin, curve, end, job
+from tests.support.records import START, begin, curve, end, job, scores
 
 
 def said(folder: StudyFolder, mattered: Importance | None = None) -> list[str]:
@@ -57,17 +54,30 @@ def test_what_mattered_stands_first_among_the_winners_parameters():
     assert line == "What mattered: schedule 90 % ±10."
 
 
-@pytest.mark.parametrize(
-    ("members", "what"), [((), "trial 1, retrained"), ((1, 0), "an ensemble of trials 1, 0, retrained")]
-)
-def test_the_final_model_that_predict_uses_is_named(members, what):
+def finished(folder: StudyFolder, name: str, trial: int, ensemble: Ensemble | None = None) -> None:
+    """Put a final model on record."""
+    made = job(folder, trial).model_copy(update={"kind": "final", "folder": folder.final(name).root})
+    made = begin(made.model_copy(update={"ensemble": ensemble}))
+    end(made, [] if ensemble else curve(made, 0.9), "COMPLETE")
+
+
+def test_the_final_model_that_predict_uses_is_named():
+    """Of an ensemble, which is chosen before its members are trained, not a member."""
     folder = study("a", (0.5, 0.9))
-    together = Ensemble.model_construct(members=[EnsembleMember.model_construct(trial=trial) for trial in members])
-    done = FinalRun(folder.final("one"), 1, True, (), 1, together if members else None)
-    unfinished = FinalRun(folder.final("two"), 0, False, (), 2)
-    one = replace(studies.status_of(folder), finals=(done, unfinished))
-    *_, used, _ = answer.sentences(one, winner.winner(folder), Ranking.of(one.results, folder), None)
-    assert used == f"Final model 1, which `sweep predict` uses, is {what} on train and val."
+    assert len(said(folder)) == 3
+    finished(folder, "alone", 1)
+    assert said(folder)[2] == "Final model 1, which `sweep predict` uses, is trial 1, retrained on train and val."
+    members = tuple(EnsembleMember(trial=trial, share=0.5, final=f"m{trial}") for trial in (1, 0))
+    together = Ensemble(members=members, val=scores(0.9), most=2, started=START - 1)
+    for trial in (1, 0):
+        finished(folder, f"m{trial}", trial)
+    finished(folder, "together", 1, together)
+    used = said(folder)[2]
+    assert (
+        used
+        == "Final model 1, which `sweep predict` uses, is an ensemble of trials 1, 0, retrained on train and val."
+    )
+    assert studies.note_score("a", 0.8, "") == folder.final("together")
 
 
 def test_one_trial_beats_nobody():

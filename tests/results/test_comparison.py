@@ -45,6 +45,10 @@ def test_a_parameter_that_one_study_fixes_has_its_value_in_that_study():
     *_, (_, _, winners) = comparison.comparison(a, b).tables()
     assert ["schedule", "cosine", "constant"] in winners
     assert next(row for row in winners if row[0] == "loss.gamma")[2] == "-"
+    fixed = {"train": {"loss": {"name": "focal", "gamma": 2}, "optimizer": {"choice": []}, "augment": {"scale": [1]}}}
+    side = comparison.Side(b, fixed, [])
+    asked = ("loss", "loss.focal.gamma", "loss.asymmetric.gamma", "optimizer", "augment.scale", "head")
+    assert [side.fixed(name) for name in asked] == ["focal", 2, None, None, None, None]
 
 
 def test_of_a_metric_that_is_minimised_the_least_is_the_best():

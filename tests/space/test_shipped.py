@@ -41,7 +41,7 @@ def test_with_data_it_is_planned_or_says_which_weights_to_set(path, tmp_path, mo
     own = "data/clothing" in path.read_text()
     said = prepared(path)
     assert said == "" or said.startswith(
-        "3: set it: --set data.root=" if own else "3: give a weights file with --set train.w"
+        "3: set it with --set data.root=" if own else "3: give a weights file with --set train.w"
     )
 
 

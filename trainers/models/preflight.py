@@ -441,7 +441,7 @@ def main() -> None:
 
 def _answer(asked: dict[str, Any], recipes: Sequence[Recipe], missing: Sequence[Problem]) -> list[dict[str, Any]]:
     said = [*notes(recipes), *unjudged(recipes, asked.get("weights", "any"))]
-    said += [f"{one.what}; until then, weights are random" for one in missing]
+    said += [f"{one.what}; until they are there, weights are random" for one in missing]
     classes = [len(category["classes"]) for category in asked.get("categories", [])]
     counted = sizes(recipes, classes) if asked.get("sizes") else {}
     each = [{"backbone": name, "bytes": count} for name, count in counted.items()]
