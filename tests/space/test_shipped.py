@@ -65,5 +65,5 @@ def test_published_backbones_are_planned_without_a_network_and_that_is_said(tmp_
     assert planned.returncode == 0, planned.stderr
     assert planned.stderr.count("are not on this machine") == 1
     assert "test_resnet.r160_in1k, test_vit.r160_in1k" in planned.stderr
-    assert "(HF_HUB_OFFLINE is set); until then, weights are random" in planned.stderr
+    assert "(HF_HUB_OFFLINE is set); until they are there, weights are random" in planned.stderr
     assert "study two: 1 trial, each of 1 epoch" in planned.stdout
