@@ -170,7 +170,7 @@ def outcome(result: TrialResult) -> dict[str, str]:
 
 
 def fitted(job: Job, epochs: Sequence[Epoch], result: TrialResult) -> dict[str, str]:
-    """Return tags by category, of the epoch that counts: known answers of val, if some are missing, and thresholds."""
+    """Return tags by category, of the epoch that counts: known answers of val if some are missing, and thresholds."""
     counts = next((epoch for epoch in epochs if epoch.number == result.epoch), None)
     answers = counts.val.category_answers if counts and counts.val else {}
     thresholds = job.thresholds or (counts and counts.thresholds) or {}
