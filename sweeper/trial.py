@@ -251,6 +251,7 @@ class Closing:
     state: State
     files: tuple[Path, ...] = ()
     timeout: float = 10.0
+    followed: bool = False  # by another session of this process, which does the rest
 
     @property
     def hurried(self) -> bool:

@@ -198,6 +198,9 @@ class Session:
         return told
 
     def _observers(self, told: Observers) -> Observers:
+        """Return all observers; without a search, `told` alone, as the retraining has its own."""
+        if not self.searches:
+            return told
         prepared = self.prepared
         export = OptunaExport(prepared.folder, prepared.space.suggest, told.note, minimize=prepared.spec.minimize)
         observers = observers_for(told, facts(prepared), export, mlflow=self.options.mlflow)
@@ -208,7 +211,8 @@ class Session:
         if self.stop.again:  # the next `sweep run` or `sweep ui` shows the rest
             return Closing(state, timeout=0.0)
         timeout = 1.0 if self.stop.requested or hurry or self.goes_on else 10.0  # the next step shows the rest, too
-        return Closing(state, tuple(tables(self.prepared.folder)), timeout)
+        followed = self.goes_on and not self.stop.requested
+        return Closing(state, tuple(tables(self.prepared.folder)), timeout, followed=followed)
 
 
 def make_executor(prepared: PreparedStudy, options: Options, observers: Observers) -> "Executor":

@@ -66,7 +66,7 @@ class OptunaExport(Observer):
         """Wait until everything is written, at most `closing.timeout` seconds."""
         self._events.put(None)
         self._thread.join(closing.timeout)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not closing.followed:
             self._trouble = "it was not written in time"
         self._report()
 

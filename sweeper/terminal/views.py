@@ -87,7 +87,8 @@ class Lines(View):
         self.line(text)
 
     def closed(self, _closing: Closing) -> None:
-        self.line(self._board.summary())
+        if self._board.total != 0:  # otherwise there was no search
+            self.line(self._board.summary())
 
 
 class Plain(Lines):

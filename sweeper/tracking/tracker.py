@@ -1,8 +1,10 @@
 """The tracker: shows the content of the run folders in MLflow, and reads nothing back."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 from sweeper.space.compare import opened
@@ -22,6 +24,10 @@ from trainers.support.text import brief
 LOAD_TIMEOUT_S = 60.0  # seconds to load the library on a busy machine
 SLOW_CALL_S = 5.0  # seconds after which an unanswered call is reported
 STUDY_UPDATE_DELAY_S = 1.0  # seconds to wait for more trials to finish before the study's own metrics are sent
+
+
+_locks: defaultdict[tuple[str, Path], Lock] = defaultdict(Lock)
+"""By server and study: an abandoned tracker finishes its current task before its successor in this process sends."""
 
 
 class MlflowTracker(Observer):
@@ -76,7 +82,8 @@ class MlflowTracker(Observer):
         """End the study's run, and every unfinished run as INTERRUPTED; waits as long as data is being sent."""
         begins = not (closing.hurried or self.reconciler.connected or self.down)
         timeout = LOAD_TIMEOUT_S if begins else closing.timeout
-        if self._finish(closing, timeout, lambda: None if closing.hurried else self.reconciler.moved):
+        left = self._finish(closing, timeout, lambda: None if closing.hurried else self.reconciler.moved)
+        if left and not closing.followed:
             self._note("MLflow still lacks part of this study; the next `sweep run` or `sweep ui` sends the rest")
 
     def caught_up(self, state: State, *, files: Sequence[Path], patience: float) -> bool:
@@ -129,7 +136,8 @@ class MlflowTracker(Observer):
 
     def _do(self, task: str) -> None:
         try:
-            self.reconciler.handle(task)
+            with _locks[uri(), self.reconciler.facts.study.root]:
+                self.reconciler.handle(task)
         except Refused as error:
             self._refused(_line(error))
         if self.down:

@@ -99,6 +99,24 @@ def test_a_study_is_a_run_and_its_trials_are_the_children(study, client):
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
+def test_a_tracker_that_nothing_follows_says_what_is_missing(study):
+    with closing(sqlite3.connect(paths.database())) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        alone = Sweep(study)
+        awaited(lambda: alone.tracker.sender.busy)
+        (note,) = alone.close("INTERRUPTED", timeout=0.0)
+        held.rollback()
+    assert note.startswith("MLflow still lacks part of this study")
+    assert Sweep(study).close(timeout=60.0) == []  # after the first has let go of the database
+
+
+def awaited(is_so) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_answers_that_are_known_and_fitted_thresholds_are_tags_of_the_epoch_that_counts(study, client):
     sweep = Sweep(study)
     started = sweep.start(0)
@@ -563,6 +581,40 @@ class Failing(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         """Say nothing."""
+
+
+class Counting(Failing):
+    """Counts the requests at the same time, and holds each until `gate` is open."""
+
+    gate = threading.Event()
+    now = most = 0
+
+    def do_GET(self) -> None:
+        Counting.now += 1
+        Counting.most = max(Counting.most, Counting.now)
+        Counting.gate.wait(60)
+        Counting.now -= 1
+        super().do_GET()
+
+    do_POST = do_GET  # noqa: N815
+
+
+def test_a_tracker_that_was_abandoned_and_its_successor_never_send_at_the_same_time(study, monkeypatch):
+    """As where a search has ended within a second and the retraining follows: both would create the study's run."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        first = Sweep(study)
+        awaited(lambda: Counting.now)
+        assert first.close("INTERRUPTED", timeout=0.0, followed=True) == []
+        second = Sweep(study)
+        second.trial(0)
+        awaited(lambda: second.tracker.sender.busy > 1.0)  # its request would be there by now
+        most = Counting.most
+        Counting.gate.set()
+        second.close(timeout=5.0)
+        server.shutdown()
+    assert most == 1
 
 
 @pytest.fixture(params=["closed", "silent", "failing"])
