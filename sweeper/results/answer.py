@@ -1,6 +1,6 @@
 """The answer of a study in a few sentences: the winner, what it beats, which parameters mattered, and the cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 
 from sweeper import text
@@ -24,7 +24,7 @@ def sentences(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: 
     cost = _cost(one)
     if won is None:
         return [f"No trial has completed yet: {cost}." if one.results else "No trial has started yet."]
-    said = [_winning(won, mattered), *_beaten(won, ranking)]
+    said = [_winning(won, mattered), *_compared(won, ranking)]
     if mattered:
         line = mattered.line
         said.append(f"{line[:1].upper()}{line[1:]}.")
@@ -36,13 +36,13 @@ def _winning(won: Winner, mattered: Importance | None) -> str:
     result = won.result
     names, short = ordered(result.params, mattered), _labels(won)
     given = [f"{short[name]} {written(result.params[name])}" for name in names[:SHOWN] if name != "backbone"]
-    again = (
-        f"; mean of {len(won.confirmed)} new seeds: {sum(won.confirmed) / len(won.confirmed):.4f}"
-        if won.confirmed
-        else ""
-    )
-    what, value = ", ".join([result.backbone, *given]), text.format_value(result.value, result.standard_error)
-    return f"Trial {result.number} ({what}) is the best: {result.metric} {value} on {won.judged_on}{again}."
+    what = ", ".join([result.backbone, *given])
+    value = f"{result.metric} {text.format_value(result.value, result.standard_error)} on {won.judged_on}"
+    if not won.confirmed:
+        return f"Trial {result.number} ({what}) is the best: {value}."
+    seeds = text.counted(len(won.confirmed), "new seed")
+    again = f"mean {result.metric} {sum(won.confirmed) / len(won.confirmed):.4f} over {seeds}"
+    return f"Trial {result.number} ({what}) wins: {again}; in the search, {value}."
 
 
 def _labels(won: Winner) -> dict[str, str]:
@@ -51,26 +51,25 @@ def _labels(won: Winner) -> dict[str, str]:
     return parameter_names(dict.fromkeys([*asked, *won.result.params]))
 
 
-def _beaten(won: Winner, ranking: Ranking) -> Sequence[str]:
-    """Return sentences that compare the winner with the next trial and with the most frequent class."""
+def _compared(won: Winner, ranking: Ranking) -> Iterator[str]:
+    """Yield sentences that compare the winner with the next trial and with the most frequent class."""
     ranked = [row for row in ranking.rows if row["rank"] and row["trial"] != won.result.number]
-    parts, behind = list[str](), list[str]()
     if ranked:
+        rival = f"trial {ranked[0]['trial']} ({text.format_value(ranked[0]['value'])})"
         tied = sum(bool(row["tied"]) for row in ranked)
-        others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
-        within = f" (tied{others}: val cannot separate them)" if tied else ""
-        parts.append(f"trial {ranked[0]['trial']} with {text.format_value(ranked[0]['value'])}{within}")
+        if won.confirmed:
+            yield f"The next best in the search is {rival}."
+        elif tied:
+            others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
+            yield f"It is tied with {rival}{others}: val cannot separate them."
+        else:
+            yield f"It beats {rival}."
     if (least := _baseline(won)) is not None:
-        is_less = (
-            won.result.value is not None and least < won.result.value
-        )  # every metric with a baseline is maximized
-        (parts if is_less else behind).append(
-            f"always predicting the most frequent class, with {text.format_value(least)}"
-        )
-    return [
-        *([f"It beats {' and '.join(parts)}."] if parts else []),
-        *(f"It does not beat {one}." for one in behind),
-    ]
+        frequent = "always predicting the most frequent class"
+        if won.result.value is not None and least < won.result.value:  # every metric with a baseline is maximized
+            yield f"{frequent.capitalize()} scores {text.format_value(least)}."
+        else:
+            yield f"It does not beat {frequent} ({text.format_value(least)})."
 
 
 def _baseline(won: Winner) -> float | None:

@@ -1,5 +1,7 @@
 """The first lines of a report."""
 
+from dataclasses import replace
+
 import pytest
 
 from sweeper.results import answer, winner
@@ -24,15 +26,15 @@ def test_the_winner_what_it_beats_and_what_it_cost():
     assert first == (
         "Trial 1 (resnet18.a1_in1k, gamma 2.143, schedule cosine) is the best: overall_accuracy 0.9000 on val."
     )
-    assert beats == "It beats trial 2 with 0.8000."
+    assert beats == "It beats trial 2 (0.8000)."
     assert cost.startswith("It cost 3 trials (1 pruned) and ")
 
 
 @pytest.mark.parametrize(
     ("top", "compared"),
     [
-        (0.9, ["It beats always predicting the most frequent class, with 0.4167."]),
-        (0.3, ["It does not beat always predicting the most frequent class, with 0.4167."]),
+        (0.9, ["Always predicting the most frequent class scores 0.4167."]),
+        (0.3, ["It does not beat always predicting the most frequent class (0.4167)."]),
     ],
 )
 def test_a_winner_is_said_to_beat_the_commonest_answer_only_where_it_does(tmp_path, top, compared):
@@ -52,6 +54,17 @@ def test_what_mattered_stands_first_among_the_winners_parameters():
     first, *_, line, _ = said(study("a", (0.5, 0.9)), mattered)
     assert "(resnet18.a1_in1k, schedule cosine, gamma 2.143)" in first
     assert line == "What mattered: schedule 90 % ±10."
+
+
+def test_a_winner_that_new_seeds_chose_says_so_and_is_not_called_the_best():
+    folder = study("a", (0.5, 0.9))
+    results = records.results(folder)
+    won = replace(winner.chosen(folder, 0), confirmed=(0.7, 0.75), picked=False)
+    first, rival, *_ = answer.sentences(studies.status_of(folder), won, Ranking.of(results, folder), None)
+    assert first.endswith(
+        "wins: mean overall_accuracy 0.7250 over 2 new seeds; in the search, overall_accuracy 0.5000 on val."
+    )
+    assert rival == "The next best in the search is trial 1 (0.9000)."
 
 
 def finished(folder: StudyFolder, name: str, trial: int, ensemble: Ensemble | None = None) -> None:
