@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from sweeper import cli
+from sweeper.cli import groups
 
 PATH = Path(__file__).parent / "reference" / "commands.md"
 BLOCK = re.compile(r"(<!-- options of ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -31,27 +32,17 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _table(command: Any, name: str) -> str:
     params = [one for one in command.params if one.name not in ("install_completion", "show_completion")]
     arguments = [one for one in params if one.param_type_name == "argument"]
-    usage = [name, *(_usage(one) for one in arguments), *(["[OPTIONS]"] if len(params) > len(arguments) else [])]
+    options = ["[OPTIONS]"] * (len(params) > len(arguments))
+    usage = [name, *map(groups.usage, arguments), *options]
     rows = [f"| `{_escaped(_words(one))}` | {_escaped(_meaning(one))} |" for one in params]
     return "\n".join(
         ["```text", " ".join(usage), "```", "", "| argument or option | meaning |", "|---|---|", *rows, ""]
     )
 
 
-def _usage(param: Any) -> str:
-    """Return an argument as it is usually written: in brackets if optional, with dots if it may be repeated."""
-    name = _name(param) + ("..." if param.nargs == -1 else "")
-    return name if param.required else f"[{name}]"
-
-
-def _name(argument: Any) -> str:
-    found = argument.metavar or argument.name.upper()
-    return found if "/" in found else found.strip("[].")
-
-
 def _words(param: Any) -> str:
     if param.param_type_name == "argument":
-        return _name(param)
+        return groups.argument_name(param)
     flag = param.is_flag or param.is_bool_flag
     value = param.metavar or "TEXT"
     return ", ".join([*param.opts, *param.secondary_opts]) + ("" if flag else f" {value}")

@@ -58,7 +58,7 @@ def data_check(
 )
 def data_demo(
     root: Annotated[
-        Path | None, typer.Argument(parser=file_path, help="A new folder", show_default="data/demo")
+        Path | None, typer.Argument(parser=file_path, help="A new folder; default: data/demo", show_default=False)
     ] = None,
     images: Annotated[
         tuple[int, int, int], typer.Option(metavar="TRAIN VAL TEST", min=0, help="Number of images per split")

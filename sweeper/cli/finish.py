@@ -214,6 +214,6 @@ def score(
     from sweeper.terminal.output import print_message
 
     folder = studies.note_score(submission, value, note)
-    print_message(f"recorded in {text.relative_path(folder.scores)}")
+    print_message(f"{value:g} recorded in {text.relative_path(folder.scores)}")
     for same in studies.same_submissions(folder):
         print_message(f"the same bytes as {same.name}")

@@ -41,12 +41,40 @@ class Commands(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose help ends with examples, one per line."""
+    """A command whose help names arguments as people write them, and ends with examples, one per line."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", *(usage(one) for one in self.get_params(ctx) if _is_argument(one))]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        params: list[Any] = list(self.get_params(ctx))
+        if arguments := [(usage(one), one.help or "") for one in params if _is_argument(one)]:
+            with formatter.section("Arguments"):
+                formatter.write_dl(arguments)
+        records = (one.get_help_record(ctx) for one in params if not _is_argument(one))
+        with formatter.section("Options"):
+            formatter.write_dl([*filter(None, records)])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  of typer
         if self.epilog:
             with formatter.section("Examples"):
                 formatter.write("".join(f"  {line}\n" for line in self.epilog.splitlines()))
+
+
+def usage(param: Any) -> str:
+    """Return an argument as people write it: in brackets if it may be left out, with dots if there may be several."""
+    name = argument_name(param) + ("..." if param.nargs == -1 else "")
+    return name if param.required else f"[{name}]"
+
+
+def argument_name(param: Any) -> str:
+    """Return the name of an argument in help and documents."""
+    found = str(param.metavar or param.name.upper())
+    return found if "/" in found else found.strip("[].")
+
+
+def _is_argument(param: Any) -> bool:
+    return bool(param.param_type_name == "argument")
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def with_weights(path: Path, options: Options, weights: str) -> Options:
     spec = yaml_io.read(path, sets=options.assignments)
     entries: Mapping[str, Any] = spec.train.value if isinstance(spec.train.value, dict) else {}
     scratch = "pretrained" in entries and entries["pretrained"].value is False
-    if "weights" in entries:
+    if "weights" in entries and Path(str(entries["weights"].value)).absolute() != Path(weights).absolute():
         output.print_message(f"{path} sets its own weights, so those in {weights} are not used")
     if "weights" in entries or scratch:
         return options

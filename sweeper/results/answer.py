@@ -23,6 +23,8 @@ def sentences(one: StudyStatus, won: Winner | None, ranking: Ranking, mattered: 
     """Return the sentences at the top of a report: the winner, what it beats, what mattered, and the cost."""
     cost = _cost(one)
     if won is None:
+        if not one.results and (used := _used(one)):
+            return ["There was no time for a search, so the first configuration was trained once.", *used]
         return [f"No trial has completed yet: {cost}." if one.results else "No trial has started yet."]
     said = [_winning(won, mattered), *_compared(won, ranking)]
     if mattered:

@@ -33,7 +33,8 @@ def status(one: StudyStatus) -> Iterator[str]:
     parts = [f"{count[state]} {state.lower()}" for state in trial.STATUS if count[state]]
     planned = f" of {one.planned}" if one.planned else ""
     yield f"study    {one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)} started"
-    yield f"trials   {', '.join(parts) or 'none yet'}"
+    none = "none: there was no time for a search" if one.state == "COMPLETE" else "none yet"
+    yield f"trials   {', '.join(parts) or none}"
     if one.holder:
         yield f"held by  {one.holder} since {datetime.fromtimestamp(one.holder.started):%d %b %H:%M}"
     for result in one.results:

@@ -195,7 +195,8 @@ def view(name: str) -> TrialView:
     """
     study_name, _, written = name.rpartition("/")
     if not written.isdecimal():
-        raise UserError(f"'{name}' is not a trial", where="sweep show", help="write STUDY/NUMBER, such as focal/4")
+        example = f"{name}/0" if name in [one.name for one in studies.studies()] else "focal/4"
+        raise UserError(f"'{name}' is not a trial", where="sweep show", help=f"write STUDY/NUMBER, such as {example}")
     study, number = studies.find(study_name or None), int(written)
     results = records.results(study)
     found = next((one for one in results if one.number == number), None)

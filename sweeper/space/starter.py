@@ -65,7 +65,7 @@ def _lines(one: Starter) -> list[str]:
         f"study: {flow(one.study)}",
         f"data: {flow(data)}",
         f"metric: {one.metric}  # on val; docs/reference/keys.md lists the others",
-        f"budget: {flow(budget)}  # wall-clock time of all trials together",
+        f"budget: {flow(budget)}  # wall-clock time, retraining included",
         "keep_checkpoints: 3  # of the best trials; the others keep predictions and figures",
         "train:",
         *(f"  {line}" for line in _train(one)),

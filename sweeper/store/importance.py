@@ -66,10 +66,9 @@ class Importance(Message):
             return f"what mattered: {', '.join(map(str, self.named))}"
         if self.is_enough:
             return "what mattered: nothing separates the best trials from the others"
-        least = "" if self.completed >= MIN_COMPLETED else f", {MIN_COMPLETED} of them completed"
-        return (
-            f"what mattered: too few trials to say ({self.completed + self.pruned}; {MIN_TRIALS} are needed{least})"
-        )
+        least = "" if self.completed >= MIN_COMPLETED else f", and at least {MIN_COMPLETED} must complete"
+        found = self.completed + self.pruned
+        return f"what mattered: too few trials to say ({found} of the {MIN_TRIALS} needed{least})"
 
     @property
     def rows(self) -> list[list[str]]:

@@ -151,4 +151,5 @@ def _summary(name: str, taken: list[TransferredTrial], left: list[str]) -> str:
     if not count:
         return f"nothing learnt from {name}: none of its trials has finished"
     text = f"learnt from {len(taken)} of {count} trials of {name}"
-    return f"{text}; {len(left)} lie outside the new space ({left[0]})" if left else text
+    outside = "1 lies" if len(left) == 1 else f"{len(left)} lie"
+    return f"{text}; {outside} outside the new space ({left[0]})" if left else text

@@ -79,6 +79,10 @@ def test_the_final_model_that_predict_uses_is_named():
     folder = study("a", (0.5, 0.9))
     assert len(said(folder)) == 3
     finished(folder, "alone", 1)
+    once = study("b", ())
+    finished(once, "alone", 0)
+    assert said(once)[0].startswith("There was no time for a search")
+    assert said(once)[1].startswith("Final model 1, which `sweep predict` uses, is trial 0")
     assert said(folder)[2] == "Final model 1, which `sweep predict` uses, is trial 1, retrained on train and val."
     members = tuple(EnsembleMember(trial=trial, share=0.5, final=f"m{trial}") for trial in (1, 0))
     together = Ensemble(members=members, val=scores(0.9), most=2, started=START - 1)

@@ -68,14 +68,14 @@ def test_a_damaged_file_is_computed_again(study, text):
 
 def test_below_a_number_of_trials_nothing_is_said(study):
     few = importance.importance(study, trials(MIN_TRIALS - 1, "loss.gamma"))
-    assert few.line == (f"what mattered: too few trials to say ({MIN_TRIALS - 1}; {MIN_TRIALS} are needed)")
+    assert few.line == (f"what mattered: too few trials to say ({MIN_TRIALS - 1} of the {MIN_TRIALS} needed)")
     assert not few.document()["enough"]
 
 
 def test_nor_where_hardly_any_completed(study):
     results = [one.model_copy(update={"state": "PRUNED"}) for one in trials(60, "loss.gamma")]
     few = importance.importance(study, [*results[4:], *trials(4, "loss.gamma")])
-    assert few.line.endswith("5 of them completed)")
+    assert few.line.endswith("and at least 5 must complete)")
 
 
 def test_only_the_first_is_named_where_the_others_are_smaller_than_their_error(study):
