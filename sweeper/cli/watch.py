@@ -161,6 +161,8 @@ def compare(
         return answer(made.document())
     differences = made.differences(made.sides[1])
     answer([f"{a} -> {b}:", *(f"  {line}" for line in differences or ["no differences"])])
+    if made.caution:
+        answer(["", made.caution])
     for title, headers, rows in made.tables():
         answer(["", f"{title}:"])
         output.print_table(headers, rows)

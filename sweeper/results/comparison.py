@@ -22,10 +22,12 @@ class Side:
     study: StudyFolder
     identity: dict[str, Any]
     results: Sequence[TrialResult]
+    fingerprint: str = ""  # of its images, labels and splits
 
     @classmethod
     def of(cls, study: StudyFolder) -> "Side":
-        return cls(study, study_file.identity(study), records.results(study))
+        document = study_file.read(study) or {}
+        return cls(study, study_file.identity(study), records.results(study), document.get("fingerprint") or "")
 
     @property
     def best_so_far(self) -> list[float | None]:
@@ -69,6 +71,14 @@ class Comparison:
     @property
     def metric(self) -> str:
         return str(self.sides[0].identity["metric"])
+
+    @property
+    def caution(self) -> str | None:
+        """A sentence if the values stand on different images or labels, or None."""
+        first, *others = (side.fingerprint for side in self.sides)
+        if all(study_file.same_fingerprint(first, other) for other in others):
+            return None
+        return "The images, labels or splits differ, so the values cannot be compared."
 
     def differences(self, other: Side) -> list[str]:
         """Return one line, `A -> B`, for each value in which another study differs from the first."""
@@ -119,6 +129,7 @@ class Comparison:
             "schema_version": 1,
             "metric": self.metric,
             "differences": self.differences(self.sides[1]),
+            "caution": self.caution,
             **sides,
         }
 

@@ -87,7 +87,7 @@ def compare(found: Sequence[StudyFolder], output: Path | None = None) -> Report:
     *_, (_, headers, winners) = made.tables()
     parts = {
         "names": [study.name for study in found],
-        "answer": _compared(standings),
+        "answer": made.caution or _compared(standings),
         "overview": [[one.study.name, *_overview(one)] for one in standings],
         "reports": [(s.name, os.path.relpath(s.report, path.parent)) for s in found if s.report.exists()],
         "differences": others,

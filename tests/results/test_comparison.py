@@ -51,6 +51,17 @@ def test_a_parameter_that_one_study_fixes_has_its_value_in_that_study():
     assert [side.fixed(name) for name in asked] == ["focal", 2, None, None, None, None]
 
 
+def test_values_on_different_images_are_not_compared_in_silence():
+    a, b = study("a", (0.5,)), study("b", (0.6,))
+    assert comparison.comparison(a, b).caution is None
+    for folder, fingerprint in ((a, "x-1"), (b, "y-1")):
+        document = json.loads(folder.study_file.read_text()) | {"fingerprint": fingerprint}
+        folder.study_file.write_text(json.dumps(document))
+    made = comparison.comparison(a, b)
+    assert made.document()["caution"] == "The images, labels or splits differ, so the values cannot be compared."
+    assert made.caution in page.compare([a, b]).path.read_text()
+
+
 def test_of_a_metric_that_is_minimised_the_least_is_the_best():
     fields = {"state": "COMPLETE", "metric": "m", "minimize": True, "planned": 1, "backbone": "b"}
     results = [TrialResult(number=n, value=value, **fields) for n, value in enumerate((0.5, 0.9, 0.2))]
