@@ -243,7 +243,7 @@ def test_a_folder_of_weights_without_a_name_of_timms_is_named(tmp_path):
     (tmp_path / "weights/my_best.safetensors").write_bytes(b"")
     ended = sweep(tmp_path, "init", "photos", SWEEP_WEIGHTS="weights")
     assert ended.returncode == 3
-    assert "there are my_best" in ended.stderr
+    assert "has my_best" in ended.stderr
 
 
 # --------------------------------------------------------------------------------------- what it chooses
