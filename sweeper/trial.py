@@ -131,7 +131,11 @@ class Job(Message):
     @property
     def label(self) -> str:
         """The name of the run in messages."""
-        return f"trial {self.trial}" if self.kind == "trial" else self.title
+        if self.ensemble:
+            return self.title
+        trial = f"trial {self.trial}"
+        again = {"final": f"retraining of {trial}", "confirm": f"{trial} with seed {self.recipe.train.seed}"}
+        return again.get(self.kind, trial)
 
     @property
     def title(self) -> str:

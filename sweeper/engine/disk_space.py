@@ -129,7 +129,7 @@ class DiskEstimate:
             return True
         if running:
             return False
-        what = f"trial {job.trial}" if job.kind == "trial" else job.title
+        what = job.label
         raise DiskFull(str(self.folder.root), f"{what} would not fit", need, ahead=True)
 
 

@@ -249,7 +249,7 @@ def begin(job: Job) -> None:
 
 
 def _failure(run: _Run, message: Failed) -> RunFailed:
-    title, log = run.job.title, str(run.folder.log)
+    title, log = run.job.label, str(run.folder.log)
     if message.failure == "oom":
         return RunFailed(f"{title} ran out of memory: {message.text}", where=log, help=NO_MEMORY)
     return RunFailed(f"{title} failed: {message.text}", where=log, help="the same command continues it")

@@ -79,7 +79,7 @@ class Run:
         return labels_of(self.rows, self.split, self.table.categories)
 
     def name(self, what: str) -> str:
-        return f"{self.job.study} {self.job.title}: {what}"
+        return f"{self.job.study} {self.job.label}: {what}"
 
 
 @lru_cache(maxsize=2)

@@ -47,7 +47,7 @@ def run(
     Anything that training raises becomes the job's Failed; only a request to end the process propagates.
     """
     if job.micro_batch:
-        log.warning("%s: batches pass in pieces of %d images to fit in memory", job.title, job.micro_batch)
+        log.warning("%s: batches pass in pieces of %d images to fit in memory", job.label, job.micro_batch)
     trainer: Trainer = fake_trainer if fake_trainer.Switches.read().on else Torch(threads, alone)
     cursor = cursor or Cursor()
     try:

@@ -371,7 +371,7 @@ def test_a_final_takes_the_winners_pieces_and_says_what_to_do_when_it_has_no_roo
     export = ("best", "--export", "submission", "--devices", "cpu", "--no-mlflow")
     failed = command(tmp_path, *export)
     assert failed.returncode == 1
-    assert "final t0000 ran out of memory: OutOfMemoryError: CUDA out of memory" in failed.stderr
+    assert "retraining of trial 0 ran out of memory: OutOfMemoryError: CUDA out of memory" in failed.stderr
     assert "`sweep doctor` shows what is using GPU memory" in failed.stderr
     assert command(tmp_path, *export).returncode == 0
     (config,) = tmp_path.glob("mlruns/studies/question/finals/*/config.json")

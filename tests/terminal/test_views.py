@@ -129,9 +129,9 @@ def test_a_run_that_goes_on_has_its_epochs_at_once_and_a_final_says_train(tmp_pa
     assert [CLOCK.sub("", line) for line in stream.getvalue().splitlines()] == [
         "trial 4 resumes after epoch 2/3 on cpu",
         "trial 4 epoch 3/3 val overall_accuracy 0.7000",
-        "final t0005 starts on cpu",
-        "final t0005 epoch 1/3 train overall_accuracy 0.5200",
-        "final t0005 done after 3/3 epochs",
+        "retraining of trial 5 starts on cpu",
+        "retraining of trial 5 epoch 1/3 train overall_accuracy 0.5200",
+        "retraining of trial 5 done after 3/3 epochs",
     ]
 
 
@@ -217,7 +217,7 @@ def test_the_table_of_a_retraining_says_train_and_a_trial_that_goes_on_has_its_e
     view = views.choose(stream, known=Known(history=lambda _: [epoch(0, 0.5, val=None)]))
     view.started(job(STUDY, 4, epochs=3, kind="final"), "cpu")
     shown = seen(read(), 100)
-    assert "final t0004 resumes after epoch 1/3 on cpu: backbone resnet18.a1_in1k, loss.gamma 2.57" in shown[0]
+    assert "retraining of trial 4 resumes after epoch 1/3 on cpu: backbone resnet18.a1_in1k, loss.gamma 2.57" in shown[0]
     assert "x: overall_accuracy on train" in shown
     assert any(re.search(r"within the epoch +train +img/s", line) for line in shown)
     assert any(re.search(r"4 +resnet18 +cpu +1/3 +loading +0\.5200 ", line) for line in shown)
