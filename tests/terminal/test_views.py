@@ -217,7 +217,8 @@ def test_the_table_of_a_retraining_says_train_and_a_trial_that_goes_on_has_its_e
     view = views.choose(stream, known=Known(history=lambda _: [epoch(0, 0.5, val=None)]))
     view.started(job(STUDY, 4, epochs=3, kind="final"), "cpu")
     shown = seen(read(), 100)
-    assert "retraining of trial 4 resumes after epoch 1/3 on cpu: backbone resnet18.a1_in1k, loss.gamma 2.57" in shown[0]
+    resumes = "retraining of trial 4 resumes after epoch 1/3 on cpu: "
+    assert f"{resumes}backbone resnet18.a1_in1k, loss.gamma 2.57" in shown[0]
     assert "x: overall_accuracy on train" in shown
     assert any(re.search(r"within the epoch +train +img/s", line) for line in shown)
     assert any(re.search(r"4 +resnet18 +cpu +1/3 +loading +0\.5200 ", line) for line in shown)
