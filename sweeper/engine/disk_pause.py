@@ -13,7 +13,6 @@ from sweeper.store.paths import StudyFolder
 from sweeper.system import disks
 from sweeper.system.signals import Stop
 from sweeper.terminal.output import print_message
-from sweeper.tracking import background
 from trainers.support import files
 
 DISK_POLL_INTERVAL_S = 2.0  # seconds between two checks of the disk
@@ -74,7 +73,7 @@ def _room(full: DiskFull, folder: StudyFolder, stop: Stop, factor: int) -> bool:
         if time.monotonic() < following:
             continue
         following = time.monotonic() + DISK_POLL_INTERVAL_S
-        if not (disks.takes(folder.root, need, piece) and background.all_stopped()):
+        if not disks.takes(folder.root, need, piece):
             continue
         holder = lock.holder(folder.lock)
         if holder is None:

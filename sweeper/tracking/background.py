@@ -9,15 +9,6 @@ RETRY_INTERVAL_S = 30.0  # seconds to wait after a failed attempt
 BATCH_DELAY_S = 0.25  # seconds to wait for more updates, to send them together
 
 
-_left: list[threading.Thread] = []  # threads that were abandoned during a task
-
-
-def all_stopped() -> bool:
-    """True if every abandoned sender of this process has ended, so that another may start on the same work."""
-    _left[:] = [thread for thread in _left if thread.is_alive()]
-    return not _left
-
-
 class BackgroundQueue:
     """A queue of named tasks, done in the order in which they are due; each is retried until it succeeds.
 
@@ -65,8 +56,6 @@ class BackgroundQueue:
                 before, deadline = now, time.monotonic() + patience
         with self._change:
             self._over = True
-            if self._thread.is_alive():
-                _left.append(self._thread)
             return len(self._asked) + self._busy
 
     def _work(self) -> None:
