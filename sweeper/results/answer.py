@@ -14,7 +14,7 @@ from sweeper.space.compare import opened
 from sweeper.store import records, study_file
 from sweeper.store.importance import Importance, ordered
 from sweeper.store.ranking import Ranking, parameter_names
-from sweeper.store.studies import StudyStatus, newest_final
+from sweeper.store.studies import StudyStatus, newest
 
 SHOWN = 3  # parameters of the winner to show
 
@@ -84,8 +84,7 @@ def _baseline(won: Winner) -> float | None:
 
 def _used(one: StudyStatus) -> list[str]:
     """The final model that `sweep predict` and `sweep export` use, if it has been trained."""
-    newest = newest_final(one.study)
-    final = next((each for each in one.finals if newest and each.folder.root == newest.root), None)
+    final = newest(one.finals)
     if final is None:
         return []
     trials = ", ".join(map(str, final.members))

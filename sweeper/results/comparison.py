@@ -27,7 +27,8 @@ class Side:
     @classmethod
     def of(cls, study: StudyFolder) -> "Side":
         document = study_file.read(study) or {}
-        return cls(study, study_file.identity(study), records.results(study), document.get("fingerprint") or "")
+        identity, fingerprint = document.get("identity", {}), document.get("fingerprint") or ""
+        return cls(study, identity, records.results(study), fingerprint)
 
     @property
     def best_so_far(self) -> list[float | None]:

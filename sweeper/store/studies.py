@@ -188,10 +188,16 @@ def finals(study: StudyFolder) -> list[FinalRun]:
     ]
 
 
+def newest(found: Iterable[FinalRun]) -> FinalRun | None:
+    """Return the final model that stands for its study, the one finished last; None if none is finished."""
+    done = (final for final in found if final.done)
+    return max(done, key=lambda final: final.folder.result.stat().st_mtime, default=None)
+
+
 def newest_final(study: StudyFolder) -> RunFolder | None:
-    """Return the final model that stands for the study, the one finished last; None if there is none."""
-    done = [final.folder for final in finals(study) if final.done]
-    return max(done, key=lambda folder: folder.result.stat().st_mtime, default=None)
+    """Return the folder of the final model that stands for `study`, or None."""
+    final = newest(finals(study))
+    return final.folder if final else None
 
 
 def _age(folder: RunFolder, job: Job) -> tuple[float, str]:
@@ -245,7 +251,7 @@ def _target(target: str) -> RunFolder:
             "this is not a submission of a study", where=target, help="give mlruns/studies/STUDY/finals/..."
         )
     study = find(target)
-    if (newest := newest_final(study)) is None:
+    if (final := newest_final(study)) is None:
         help = f"make one with sweep best {study.name} --export submission"
         raise UserError(f"study {study.name} has no submission yet", help=help)
-    return newest
+    return final
