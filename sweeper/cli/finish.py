@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.cli.groups import Command, Commands
-from sweeper.cli.parameters import Devices, Json, NoMlflow, Slots, StudyName, answer, file_path, proposing
+from sweeper.cli.groups import Command
+from sweeper.cli.parameters import Devices, Json, Model, NoMlflow, Slots, StudyName, answer, file_path
 
 if TYPE_CHECKING:
     from sweeper.store.paths import StudyFolder
     from sweeper.system.devices import Slot
 
-commands = typer.Typer(cls=Commands, rich_markup_mode=None)
+commands = typer.Typer(rich_markup_mode=None)
 
 
 @commands.command(
@@ -102,14 +102,7 @@ def _together(
     epilog="sweep predict quickstart photos --top 2\nsweep predict quickstart/0 photos --csv predictions.csv",
 )
 def predict(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A study, STUDY/TRIAL, the folder of a run, or a model file",
-            show_default=False,
-            autocompletion=proposing("model"),
-        ),
-    ],
+    model: Model,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -156,14 +149,7 @@ def predict(
     epilog="sweep export quickstart --format onnx\nsweep export quickstart/0 --format torch --output model",
 )
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A study, STUDY/TRIAL, the folder of a run, or a model file",
-            show_default=False,
-            autocompletion=proposing("model"),
-        ),
-    ],
+    model: Model,
     format: Annotated[str, typer.Option(metavar="onnx|torch|mlflow|csv", help="The format to write")],
     images: Annotated[
         list[str] | None,

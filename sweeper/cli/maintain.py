@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli.groups import Command, Commands
+from sweeper.cli.groups import Command
 from sweeper.cli.parameters import Json, answer, study_argument
 from sweeper.errors import EnvironmentFault, UserError
 
-commands = typer.Typer(cls=Commands, rich_markup_mode=None)
+commands = typer.Typer(rich_markup_mode=None)
 
 
 @commands.command(

@@ -42,6 +42,14 @@ StudyName = Annotated[
     str | None,
     study_argument("The latest study if left out"),
 ]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A study, STUDY/TRIAL, the folder of a run, or a model file",
+        show_default=False,
+        autocompletion=proposing("model"),
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli.groups import Command, Commands
+from sweeper.cli.groups import Command
 from sweeper.cli.parameters import (
     AutoSlots,
     Devices,
@@ -22,7 +22,7 @@ from sweeper.cli.parameters import (
     slot_count,
 )
 
-commands = typer.Typer(cls=Commands, rich_markup_mode=None)
+commands = typer.Typer(rich_markup_mode=None)
 
 DataPath = Annotated[
     Path,

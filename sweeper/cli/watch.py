@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.cli.groups import Command, Commands
+from sweeper.cli.groups import Command
 from sweeper.cli.parameters import Json, StudyName, answer, file_path, proposing, study_argument
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.results.status import Watched
 
-commands = typer.Typer(cls=Commands, rich_markup_mode=None)
+commands = typer.Typer(rich_markup_mode=None)
 
 
 @commands.command(
