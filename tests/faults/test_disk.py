@@ -290,7 +290,7 @@ def test_a_final_that_would_not_fit_is_not_begun(disk, swept, case):
     filler = fill(disk, leaving=4 * SIZE)
     running = swept.start(*EXPORT)
     assert running.until(PAUSED)
-    assert running.said("disk full: retraining of trial 0 would not fit")
+    assert running.said("disk full: retraining of trial 2 would not fit")
     assert not list(swept.study.glob("finals/*"))
     filler.unlink()
     check(case, swept, ended=running.end(), mlflow=False)
