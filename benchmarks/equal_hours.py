@@ -3,11 +3,12 @@
     python benchmarks/equal_hours.py --root DATA --weights FILE --hours 0.5 --seeds 3 --fastai FASTAI/bin/python
 
 DATA is a table with splits whose test images have labels: labels.csv with path, split and one column per category.
-The lanes are, for each metric, `sweep` with hours alone, `sweep` with the shipped cpu_*.yaml (whose weights lie in
-the same folder) and one default training of `sweep`; then a good recipe around timm (peer_timm.py), and fastai's
-fine_tune (peer_fastai.py), if --fastai names the Python of an environment that has it. In the end, all train on train
-and val and predict test, which none of them sees. Each run adds one line of JSON to --out. Runs that are there are
-not repeated. The script ends with the table.
+The lanes are, for each metric, `sweep init` and `sweep run` with nothing but hours, `sweep` with the shipped
+cpu_*.yaml (whose weights lie in the same folder) and one default training of `sweep`; then a good recipe around timm
+(peer_timm.py), and, if --fastai and --autogluon name the Pythons of environments that have them, fastai's fine_tune
+(peer_fastai.py) and AutoGluon with its time limit (peer_autogluon.py).
+In the end, all train on train and val and predict test, which none of them sees. Each run adds one line of JSON to
+--out. Runs that are there are not repeated. The script ends with the table.
 """
 
 import argparse
@@ -30,14 +31,15 @@ from trainers.evaluation import bootstrap, metrics
 
 HERE = Path(__file__).resolve().parent
 SPACES = HERE.parent / "search_spaces"
+SWEEP = (sys.executable, "-m", "sweeper")
 METRICS = ("overall_accuracy", "mean_class_accuracy")
 ALONE = """\
 study: {study}
 data: {{layout: table, root: {root}}}
 metric: {metric}
-budget: {{{budget}}}
+budget: {{trials: 1}}
 train:
-  {{backbone: {backbone}, backbone_args: {arguments}, weights: {weights}, normalize: {{mean: 0.5, std: 0.5}}{more}}}
+  {{backbone: {backbone}, backbone_args: {arguments}, weights: {weights}, normalize: {{mean: 0.5, std: 0.5}}{sizes}}}
 """
 
 
@@ -60,6 +62,7 @@ LANES = (
     *(Lane("one default training", metric) for metric in METRICS),
     Lane("timm by hand"),
     Lane("fastai fine_tune"),
+    Lane("AutoGluon"),
 )
 
 
@@ -96,6 +99,7 @@ def _peer(given: argparse.Namespace, lane: Lane, seed: int, folder: Path) -> Pat
     script, python = {
         "timm by hand": ("peer_timm.py", sys.executable),
         "fastai fine_tune": ("peer_fastai.py", given.fastai),
+        "AutoGluon": ("peer_autogluon.py", given.autogluon),
     }[lane.name]
     if python is None:
         return None
@@ -110,24 +114,36 @@ def _peer(given: argparse.Namespace, lane: Lane, seed: int, folder: Path) -> Pat
 def _sweep(given: argparse.Namespace, lane: Lane, seed: int, folder: Path) -> None:
     sets = [f"search.seed={seed}", f"train.seed={seed}"]
     words = ["--devices", "cpu", "--then-best"]
-    if lane.name.endswith(".yaml"):
+    if lane.name == "one default training":
+        space = folder / "space.yaml"
+        named = {name: getattr(given, name) for name in ("root", "backbone", "arguments", "weights")}
+        sizes = f", image_size: {given.size}, epochs: {given.epochs}"
+        space.write_text(ALONE.format(study="question", metric=lane.metric, sizes=sizes, **named))
+    elif lane.name == "hours alone":
+        space = folder / "space.yaml"
+        asked = ["--out", str(space), "--metric", str(lane.metric), "--hours", f"{given.hours:g}"]
+        here = ["--weights", str(_folder(given)), "--devices", "cpu"]
+        _call([*SWEEP, "init", str(given.root), *asked, *here], folder)
+    else:
         space = SPACES / lane.name
         sets += [f"data.root={given.root}", f"train.weights={given.weights.parent}"]
         words += ["--hours", f"{given.hours:g}"]
-    else:
-        space = folder / "space.yaml"
-        once = lane.name == "one default training"
-        more = f", image_size: {given.size}, epochs: {given.epochs}" if once else ""
-        budget = "trials: 1" if once else f"hours: {given.hours:g}"
-        named = {name: getattr(given, name) for name in ("root", "backbone", "arguments", "weights")}
-        space.write_text(ALONE.format(study="question", metric=lane.metric, budget=budget, more=more, **named))
     words += [word for each in sets for word in ("--set", each)]
-    _call([sys.executable, "-m", "sweeper", "run", str(space), *words], folder)
+    _call([*SWEEP, "run", str(space), *words], folder)
+
+
+def _folder(given: argparse.Namespace) -> Path:
+    """Return a folder with timm's folder of the network alone, which `sweep init` can choose from."""
+    only: Path = given.work / "weights"
+    only.mkdir(exist_ok=True)
+    if not (link := only / given.backbone).exists():
+        link.symlink_to(given.weights.parent / given.backbone)
+    return only
 
 
 def _call(command: Sequence[str], folder: Path) -> None:
     """Run a command in a folder, with its output in log.txt there; end this script if it fails."""
-    with (folder / "log.txt").open("w") as log:
+    with (folder / "log.txt").open("a") as log:
         ended = subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     if ended.returncode:
         sys.exit(f"{command[1]} exited with code {ended.returncode}: see {folder}/log.txt")
@@ -202,6 +218,7 @@ def main() -> None:
     ask.add_argument("--seeds", type=int, default=3)
     ask.add_argument("--lanes", nargs="*", default=[lane.name for lane in LANES])
     ask.add_argument("--fastai", help="the Python of an environment that has fastai")
+    ask.add_argument("--autogluon", help="the Python of an environment that has autogluon.multimodal")
     ask.add_argument("--work", type=Path, default=Path("mlruns/equal_hours"), help="holds one folder per run")
     ask.add_argument("--out", type=Path, default=Path("mlruns/equal_hours.jsonl"))
     given = ask.parse_args()
