@@ -51,8 +51,10 @@ class Standing:
 
     @property
     def remarks(self) -> list[str]:
-        """The importance and the edges, one line each."""
-        return [*([self.importance.line] if self.importance else []), *map(str, self.edges)]
+        """The winner by new seeds, the importance and the edges, one line each."""
+        won = status.confirmation(self.status)
+        first = [f"winner: {won}"] if won else []
+        return [*first, *([self.importance.line] if self.importance else []), *map(str, self.edges)]
 
     @cached_property
     def ledger(self) -> Board:
@@ -93,6 +95,7 @@ class Standing:
         more = {
             "cross": self.cross.document() if self.cross else None,
             "importance": self.importance.document() if self.importance else None,
+            "winner": self.status.winner.number if self.status.winner else None,
             "edges": [edge.document() for edge in self.edges],
             "finals": status.document(self.status)["finals"],
         }

@@ -99,10 +99,11 @@ def board(ranking: Ranking, mattered: Importance | None = None) -> Board:
     """
     rows = ranking.rows
     names = ordered((name for name in parameters(ranking) if _varies(rows, name)), mattered)
+    again = ["confirmed"] if any(row["confirmed"] is not None for row in rows) else []
     counts = ["epoch"] if any(row["epoch"] and row["epoch"] < row["epochs"] for row in rows) else []
     fixed = [name for name in FIXED if name not in names]
     rare = [name for name in ("repeat_of", "error") if any(row[name] is not None for row in rows)]
-    return shown(ranking, [*FIRST, *names, fixed[0], *counts, *fixed[1:], *rare])
+    return shown(ranking, [*FIRST, *again, *names, fixed[0], *counts, *fixed[1:], *rare])
 
 
 def parameters(ranking: Ranking) -> list[str]:
@@ -171,6 +172,8 @@ def _cell(name: str, row: Mapping[str, Any], format: str) -> str:
     match name:
         case "rank":
             return f"{row['rank'] or ''}{'~' if row['tied'] else ''}"
+        case "confirmed":
+            return value(row["confirmed"], None)
         case "value":
             return value(row["value"], row["standard_error"])
         case "epochs":

@@ -9,7 +9,7 @@ from typing import Any
 from sweeper.errors import NoResult, UserError
 from sweeper.results import status
 from sweeper.store import paths, records, studies
-from sweeper.store.paths import RunFolder, StudyFolder
+from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
 from sweeper.trial import FIRST, Job, TrialResult
 from trainers.config import Recipe
@@ -36,16 +36,6 @@ def leaders(study: StudyFolder, top: int | None = None) -> list[TrialResult]:
     numbers = best[:top] if top else tied or best[:CONFIRMED_WITHOUT_ERROR]
     found = {result.number: result for result in results}
     return [found[number] for number in numbers]
-
-
-def confirmed(study: StudyFolder) -> Mapping[int, list[float]]:
-    """Return the recorded values with new seeds, by trial."""
-    values: dict[int, list[float]] = {}
-    for path in sorted(study.confirmations.glob("*/result.json")):
-        result = records.read_result(RunFolder(path.parent))
-        if result and result.value is not None:
-            values.setdefault(result.number, []).append(result.value)
-    return values
 
 
 def judged_on(epoch: Epoch | None) -> str:
@@ -123,25 +113,16 @@ class Winner:
 
 
 def winner(study: StudyFolder) -> Winner:
-    """Return the completed trial with the best value, or the confirmed leader with the best mean over new seeds.
-
-    Confirmations count as long as no unconfirmed trial has overtaken the confirmed ones. Raises NoResult if no trial
-    completed.
-    """
-    results = records.results(study)
-    top = records.best(results)
+    """Return the winner of a study as in `records.winner`. Raises NoResult if no trial completed."""
+    values = records.confirmed(study)
+    top = records.winner(records.results(study), values)
     if top is None:
         raise NoResult(
             f"no trial of {study.name} has completed",
             where=str(study.root),
             help=f"resume it with {studies.resume_command(study)}",
         )
-    values = confirmed(study)
-    if top.number in values:
-        means = {n: oriented(mean(again), minimize=top.minimize) for n, again in values.items()}
-        number = max(means, key=lambda n: (means[n], -n))
-        top = next(result for result in results if result.number == number)
-    return _winner(study, top, tuple(values.get(top.number, ())))
+    return _winner(study, top, values.get(top.number, ()))
 
 
 def chosen(study: StudyFolder, number: int) -> Winner:
@@ -150,7 +131,7 @@ def chosen(study: StudyFolder, number: int) -> Winner:
     found = {result.number: result for result in ended if result.value is not None}
     if number not in found:
         raise studies.no_trial(study, number, found, " that has finished with a value")
-    return replace(_winner(study, found[number], tuple(confirmed(study).get(number, ()))), picked=True)
+    return replace(_winner(study, found[number], records.confirmed(study).get(number, ())), picked=True)
 
 
 def untried(study: StudyFolder, recipe: Recipe, params: Mapping[str, Any]) -> Winner:

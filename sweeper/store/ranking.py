@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import EnvironmentFault
@@ -27,6 +28,7 @@ COLUMNS = (
     "value",
     "standard_error",
     "tied",
+    "confirmed",
     "epoch",
     "epochs",
     "planned",
@@ -44,8 +46,8 @@ class Ranking:
     FAILED last.
 
     Only COMPLETE trials can win, so only they have a `rank`. `tied` marks those that val cannot distinguish from the
-    best, and is None if unknown. `epoch` is the one that counts, from 1. Parameters have a column each, after
-    `backbone`.
+    best, and is None if unknown. `confirmed` is the mean over new seeds. `epoch` is the one that counts, from 1.
+    Parameters have a column each, after `backbone`.
     """
 
     columns: list[str]
@@ -57,9 +59,12 @@ class Ranking:
         labels = None if all(result.standard_error is not None for result in results) else _labels(study)
         names = list(dict.fromkeys(name for result in results for name in result.params if name != "backbone"))
         rows = [_row(result, names, labels) for result in sorted(results, key=order)]
+        again = records.confirmed(study, results[0].metric) if results else {}
         complete = [row for row in rows if row["state"] == "COMPLETE"]
         for rank, row in enumerate(complete, 1):
             row["rank"] = rank
+        for row in rows:
+            row["confirmed"] = mean(again[row["trial"]]) if row["trial"] in again else None
         known = [row for row in complete if row["value"] is not None]
         _compare(known, lambda row: _resamples(study.trial(row["trial"]), results[0].metric))
         return cls([*COLUMNS, *map(_column, names), *LAST], rows)
@@ -88,6 +93,7 @@ def _row(result: TrialResult, names: Sequence[str], labels: int | None) -> dict[
     fixed = {
         "rank": None,
         "tied": None,
+        "confirmed": None,
         "trial": result.number,
         "state": result.state,
         "value": result.value,

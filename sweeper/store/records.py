@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
 from pydantic import Field, ValidationError
 
@@ -13,6 +14,7 @@ from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.trial_index import Entry, digest
 from sweeper.trial import Done, Failed, Job, Kind, Message, SearchState, State, TrialResult
 from trainers.epoch import Epoch
+from trainers.metrics.definitions import oriented
 from trainers.support import files
 
 
@@ -373,3 +375,26 @@ def best(results: Iterable[TrialResult]) -> TrialResult | None:
     """Return the completed trial with the best value, the earliest of equal ones; None if there is none."""
     done = [r for r in results if r.state == "COMPLETE" and r.value is not None]
     return max(done, key=lambda r: (r.oriented, -r.number), default=None)
+
+
+def confirmed(study: StudyFolder, metric: str | None = None) -> dict[int, tuple[float, ...]]:
+    """Return the recorded values with new seeds, by trial; with `metric`, only if they are of this one."""
+    values: dict[int, tuple[float, ...]] = {}
+    for path in sorted(study.confirmations.glob("*/result.json")):
+        result = read_result(RunFolder(path.parent))
+        if result and result.value is not None and metric in (None, result.metric):
+            values[result.number] = (*values.get(result.number, ()), result.value)
+    return values
+
+
+def winner(results: Sequence[TrialResult], confirmed: Mapping[int, Sequence[float]]) -> TrialResult | None:
+    """Return the completed trial with the best value, or the confirmed one with the best mean over new seeds.
+
+    Confirmations count as long as no unconfirmed trial has overtaken the confirmed ones.
+    """
+    top = best(results)
+    if top is None or top.number not in confirmed:
+        return top
+    means = {n: oriented(mean(again), minimize=top.minimize) for n, again in confirmed.items()}
+    number = max(means, key=lambda n: (means[n], -n))
+    return next(result for result in results if result.number == number)

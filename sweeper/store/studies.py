@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ class StudyStatus:
     hours: float | None
     results: tuple[TrialResult, ...]
     best: TrialResult | None
+    winner: TrialResult | None  # other than the best if new seeds say so
+    confirmed: Mapping[int, tuple[float, ...]]  # values with new seeds, by trial
     holder: lock.Holder | None
     finals: tuple[FinalRun, ...]
     resume: str
@@ -146,7 +148,7 @@ def no_trial(study: StudyFolder, number: int, known: Iterable[int], which: str =
 
 def status_of(study: StudyFolder) -> StudyStatus:
     document = study_file.read(study) or {}
-    results = tuple(records.results(study))
+    results, confirmed = tuple(records.results(study)), records.confirmed(study)
     budget = document.get("budget", {})
     return StudyStatus(
         study=study,
@@ -155,6 +157,8 @@ def status_of(study: StudyFolder) -> StudyStatus:
         hours=budget.get("hours"),
         results=results,
         best=records.best(results),
+        winner=records.winner(results, confirmed),
+        confirmed=confirmed,
         holder=lock.holder(study.lock),
         finals=tuple(finals(study)),
         resume=resume_command(study),

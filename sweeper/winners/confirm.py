@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import text
 from sweeper.engine import retraining
-from sweeper.results.winner import confirmed, leaders
+from sweeper.results.winner import leaders
 from sweeper.space.spec import Confirm
 from sweeper.store import paths, records
 from sweeper.store.paths import StudyFolder
@@ -63,8 +63,8 @@ def run(
         retraining.session(
             study, recipe, slots, lambda held: held.train(left(), _make_result), mlflow=mlflow, events=events
         )
-    values = confirmed(study)
-    rows = [Row(one.number, one.backbone, one.value or 0.0, tuple(values[one.number])) for one in front]
+    values = records.confirmed(study)
+    rows = [Row(one.number, one.backbone, one.value or 0.0, values[one.number]) for one in front]
     return sorted(rows, key=lambda row: (-oriented(row.mean, minimize=front[0].minimize), row.trial))
 
 
@@ -99,7 +99,7 @@ def _fitting(session: "Session", front: Sequence[TrialResult], seeds: int) -> tu
     study = session.prepared.folder
     trains = [job.recipe.train for one in front if (job := records.read_config(study.trial(one.number)))]
     clock = session.clock(trains[0], front[0].epoch or 0)
-    done = max((len(values) for values in confirmed(study).values()), default=0)
+    done = max((len(values) for values in records.confirmed(study).values()), default=0)
     for top in range(len(trains), 1, -1):
         rounds = clock.repeats(trains[:top], len(session.prepared.slots))
         if (fitting := max(done, int(min(seeds, rounds)))) > 0:

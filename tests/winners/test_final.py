@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeper.commands import run
+from sweeper.commands import leaderboard, run
 from sweeper.engine import prepare
 from sweeper.engine.options import Options
 from sweeper.errors import NoResult, RunFailed, UserError
-from sweeper.results import card, submission, winner
+from sweeper.results import card, status, submission, winner
 from sweeper.space import yaml_io
 from sweeper.store import paths, records, studies, study_file
 from sweeper.store.paths import StudyFolder
@@ -475,6 +475,12 @@ def test_leaders_are_trained_again_with_new_seeds_and_the_best_mean_wins(study):
     won = winner.winner(study)
     assert won.result.number == rows[0].trial
     assert won.confirmed == rows[0].again
+    said = f"trial {rows[0].trial} ({rows[0].backbone}): mean {won.result.metric} {rows[0].mean:.4f} over 2 new seeds"
+    assert status.confirmation(studies.status_of(study)) == said
+    shown = leaderboard.standing(study, leaderboard.Wanted())
+    assert f"winner: {said}" in shown.remarks
+    means = {int(line[1]): line[3] for line in shown.board().rows if line[3]}
+    assert (shown.board().headers[3], means) == ("confirmed", {row.trial: f"{row.mean:.4f}" for row in rows})
     assert "# Confirmed with 2 new seeds: mean" in winner.recipe(won)
 
 
