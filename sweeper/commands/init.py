@@ -12,7 +12,7 @@ from sweeper.commands import data
 from sweeper.commands.backbones import refuse_no_folder
 from sweeper.engine import backbones, prepare, presets, timing
 from sweeper.engine.options import Options
-from sweeper.engine.presets import HANDFUL, Chosen, Pace, Preset
+from sweeper.engine.presets import Chosen, Pace, Preset
 from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.space import docs, hints, starter, yaml_io
 from sweeper.space.space import Space
@@ -31,7 +31,6 @@ from trainers.support import weights_folder
 if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
-ENOUGH = 50  # trials; more rarely find a better one
 CANDIDATES = 3  # backbones to measure from a folder of weights
 NAMELESS = ("labels", "annotations", "metadata", "meta", "data", "dataset", "images", "train", "all")
 """Names of tables that say nothing about their content; the folder's name is used instead."""
@@ -202,16 +201,15 @@ def _starter(path: Path, target: Path, wishes: Wishes) -> Starter:
         data=config,
         metric=metric,
         hours=wishes.hours,
-        trials=ENOUGH if chosen.trials > ENOUGH else None,
         backbones=chosen.backbones,
         pretrained=not wishes.scratch,
         weights=local,
-        image_size=chosen.preset.image_size,
-        epochs=chosen.preset.epochs,
+        preset=chosen.name,
+        image_size=candidates[0]["input_size"] if candidates[0]["fixed_size"] else None,
         batch_size=min(chosen.preset.batch_size, max(8, train // 8)),
         augment=dict(presets.augmentation(chosen.preset, chosen.backbones[0], pretrained=not wishes.scratch)),
         several=any(category.multi for category in table.categories),
-        notes=list(_notes(chosen, Pace(paces, train, val), slot.name, wishes.hours)),
+        notes=list(_notes(chosen, Pace(paces, train, val), slot.name)),
     )
 
 
@@ -223,16 +221,11 @@ def _study(target: Path) -> str:
     )
 
 
-def _notes(chosen: Chosen, pace: Pace, device: str, hours: float) -> Iterator[str]:
-    preset = chosen.preset
+def _notes(chosen: Chosen, pace: Pace, device: str) -> Iterator[str]:
+    size = chosen.preset.image_size
     for name in chosen.backbones:
-        seconds = text.format_duration(pace.epoch(name, preset.image_size))
-        yield f"Measured on {device}: {name} at {preset.image_size} px, about {seconds} per epoch."
-    count = min(round(chosen.trials), ENOUGH)
-    more = (
-        ", more since bad ones are stopped early" if count >= HANDFUL else ": too few for a search; allow more hours"
-    )
-    yield f"About {text.counted(count, 'trial')} of {preset.epochs} epochs and the retraining fit {hours:g} h{more}."
+        seconds = text.format_duration(pace.epoch(name, size))
+        yield f"Measured on {device}: {name} at {size} px, about {seconds} per epoch."
 
 
 def _paces(

@@ -12,12 +12,12 @@ from sweeper.space.tree import flow, leaf
 from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.study import planner
-from sweeper.study.planner import MARGIN, SMALLEST, TRIAL_S
+from sweeper.study.planner import LEAST, MARGIN, TRIAL_S
 
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)
 FAMILY = "family"
-WANTED, HANDFUL = 8, 4  # trials that should fit in the time, and that must
+WANTED = 2  # trials of a preset, besides the retraining, that should fit in the time; the planner shortens them
 
 
 class Preset(NamedTuple):
@@ -57,27 +57,34 @@ def backbones(kind: Kind) -> list[str]:
 
 
 def augmentation(preset: Preset, backbone: str, *, pretrained: bool = True) -> dict[str, object]:
-    """Return the value of `train.augment` for a backbone with a preset."""
+    """Return the value of `train.augment` for a backbone, suited to the shortest training planned with a preset."""
     line = defaults.family(backbone, pretrained=pretrained)
-    return defaults.augmentation(line.augment if preset.augment == FAMILY else preset.augment, preset.epochs)
+    return defaults.augmentation(line.augment if preset.augment == FAMILY else preset.augment, preset.epochs // LEAST)
 
 
 # ------------------------------------------------------------------------------------------ filling
 def filled(spec: StudySpec, device: Callable[[], str]) -> StudySpec:
-    """Return the study with the values that its `train` leaves out, from its preset, or from `good` if it has neither
-    a preset nor a backbone.
+    """Return the study with the values that its `train` leaves out, from its preset.
 
-    An existing study keeps the values of the kind of device that it started on, and those planned for it.
+    Without a preset, `good` is used for a study without a backbone, and `best` for one with a backbone and only hours
+    as its budget, from which a planner takes as much as fits. Any other study stays as it is. An existing study keeps
+    the values of the kind of device that it started on, and those planned for it.
     """
     entries = spec.train.value if isinstance(spec.train.value, dict) else {}
-    if spec.preset is None and "backbone" in entries:
-        return spec
-    name = spec.preset or "good"
+    name = spec.preset or ("best" if "backbone" in entries else "good")
     plan = planner.stored(StudyFolder.named(spec.study))
     planned = plan.values if plan else {}
     whole = {one: {**_values(one, name), **planned} for one in TABLE}
     missing = {one: {key: value for key, value in of.items() if key not in entries} for one, of in whole.items()}
-    return _with(replace(spec, preset=name), missing[_began_on(spec, missing) or kind(device())])
+    began = _began_on(spec, missing)
+    if spec.preset is None and "backbone" in entries and not (began or _will_be_planned(spec)):
+        return spec
+    return _with(replace(spec, preset=name), missing[began or kind(device())])
+
+
+def _will_be_planned(spec: StudySpec) -> bool:
+    """True for a new study whose only budget is hours."""
+    return spec.by_hours and study_file.read(StudyFolder.named(spec.study)) is None
 
 
 def replanned(spec: StudySpec, values: Mapping[str, Any]) -> StudySpec:
@@ -118,11 +125,11 @@ def _began_on(spec: StudySpec, values: Mapping[Kind, Mapping[str, Any]]) -> Kind
 
 # ----------------------------------------------------------------------------------------- choosing
 class Chosen(NamedTuple):
-    """The choice that fits the time: backbones, and the preset for all other values, possibly reduced."""
+    """The choice that fits the time: a preset by name, its values, and backbones."""
 
     backbones: Sequence[str]
+    name: Name
     preset: Preset
-    trials: float
 
 
 class Pace(NamedTuple):
@@ -147,23 +154,17 @@ class Pace(NamedTuple):
 def choose(
     table: Mapping[Name, Preset], candidates: Sequence[Mapping[str, Any]], pace: Pace, seconds: float
 ) -> Chosen:
-    """Return the best preset of which enough trials fit, else the fastest backbone with fewer epochs and pixels."""
+    """Return the best preset of which enough trials fit, else `fast` with the fastest backbone."""
     names = [one["name"] for one in candidates]
     fixed = candidates[0]["input_size"] if candidates[0]["fixed_size"] else None
+    sized = {name: preset._replace(image_size=fixed or preset.image_size) for name, preset in table.items()}
     for name in reversed(NAMES):
-        preset = table[name]._replace(image_size=fixed or table[name].image_size)
+        preset = sized[name]
         here = [one for one in preset.backbones if one in names] or _foreign(table, names)
-        if here and (fits := pace.fitting(here, preset.image_size, preset.epochs, seconds)) >= WANTED:
-            return Chosen(here, preset, fits)
-    fast = table["fast"]._replace(image_size=fixed or table["fast"].image_size)
-    quickest = min(names, key=lambda one: pace.epoch(one, fast.image_size))
-    smaller = [
-        Chosen([quickest], shrunk, pace.fitting([quickest], shrunk.image_size, shrunk.epochs, seconds))
-        for size in (fast.image_size, fixed or SMALLEST)
-        for epochs in range(fast.epochs, 1, -1)
-        for shrunk in [fast._replace(image_size=size, epochs=epochs)]
-    ]
-    return next((one for one in smaller if one.trials >= HANDFUL), smaller[-1])
+        if here and pace.fitting(here, preset.image_size, preset.epochs, seconds) >= WANTED:
+            return Chosen(here, name, preset)
+    fast = sized["fast"]
+    return Chosen([min(names, key=lambda one: pace.epoch(one, fast.image_size))], "fast", fast)
 
 
 def _foreign(table: Mapping[Name, Preset], names: Sequence[str]) -> list[str]:

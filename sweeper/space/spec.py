@@ -264,7 +264,8 @@ class StudyFile(Part):
     preset: Preset | None = Field(
         None,
         description="provides backbone, image_size, epochs and batch_size for this device (with fast also augment)"
-        " if train leaves them out; good is the default if train has no backbone",
+        " if train leaves them out; the default is good if train has no backbone, and best if it has one and hours"
+        " are the only budget",
     )
     train: dict[str, Any] = Field(
         default_factory=dict, description="everything about the training; a value here may be left open"

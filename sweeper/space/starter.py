@@ -21,12 +21,11 @@ class Starter:
     data: DataConfig
     metric: str
     hours: float
-    trials: int | None  # set if the hours have room for more trials than a search needs
     backbones: Sequence[str]
     pretrained: bool
     weights: str | None
-    image_size: int
-    epochs: int
+    preset: str
+    image_size: int | None  # set if the backbone takes no other
     batch_size: int
     augment: dict[str, Any]
     several: bool  # an image may have several answers in a category
@@ -59,13 +58,13 @@ def _checksum(body: str) -> str:
 def _lines(one: Starter) -> list[str]:
     data = one.data.model_dump(mode="json", exclude_defaults=True)
     data = {"layout": one.data.layout, "root": one.data.root} | data
-    budget = {"hours": one.hours} | ({"trials": one.trials} if one.trials else {})
     return [
         *(f"# {note}" for note in one.notes),
         f"study: {flow(one.study)}",
         f"data: {flow(data)}",
         f"metric: {one.metric}  # on val; docs/reference/keys.md lists the others",
-        f"budget: {flow(budget)}  # wall-clock time, retraining included",
+        f"budget: {flow({'hours': one.hours})}  # wall-clock time, retraining included",
+        f"preset: {one.preset}  # its image_size and epochs, or less if the hours are few; set in train, they stay",
         "keep_checkpoints: 3  # of the best trials; the others keep predictions and figures",
         "train:",
         *(f"  {line}" for line in _train(one)),
@@ -86,8 +85,7 @@ def _train(one: Starter) -> list[str]:
         f"backbone: {flow({'choice': list(one.backbones)} if several else one.backbones[0])}",
         *([] if one.pretrained else ["pretrained: false  # random weights; published ones need far fewer images"]),
         *([f"weights: {flow(one.weights)}"] if one.weights else []),
-        f"image_size: {one.image_size}  # pixels; time grows with its square",
-        f"epochs: {one.epochs}",
+        *([f"image_size: {one.image_size}  # the backbone takes no other"] if one.image_size else []),
         f"batch_size: {one.batch_size}",
         f"optimizer: {flow(optimizer)}",
         "loss:",

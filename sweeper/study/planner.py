@@ -218,9 +218,9 @@ class Planner:
         return min(self.shapes(), key=lambda shape: shape.trial)
 
     def unused(self, shape: Shape) -> float:
-        """Return the share of the hours left over, in which no further trial fits."""
+        """Return the share of the hours left over, because no further trial fits or every configuration was tried."""
         plan = self.as_plan(shape)
-        spent = plan.rounds * plan.trial_seconds + plan.start_seconds + plan.aside
+        spent = math.ceil(plan.trials / plan.slots) * plan.trial_seconds + plan.start_seconds + plan.aside
         return 1 - spent / (plan.hours * 3600)
 
     def shapes(self) -> Iterator[Shape]:

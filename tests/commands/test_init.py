@@ -73,6 +73,8 @@ def test_the_file_says_what_was_found_and_chosen(written):
     assert json.loads((folder / "mlruns/schema.json").read_text())["properties"]
     read = yaml_io.read(folder / "photos.yaml")
     assert (read.study, read.metric, read.budget.hours) == ("photos", "overall_accuracy", 0.05)
+    assert read.by_hours
+    assert read.preset
     assert (read.data.layout, read.data.root) == ("folder", "photos")
     assert {"optimizer.lr", "loss"} <= set(Space(read, ["class"]).names)
     assert starter.is_unchanged(text)
@@ -265,10 +267,11 @@ def test_the_more_hours_the_better_the_preset():
 
 @pytest.mark.parametrize("hours", [0.05, 0.2, 1, 8])
 @pytest.mark.parametrize("speed", [30, 150, 3000])
-def test_a_handful_of_trials_fit_or_nothing_smaller_is_left(hours, speed):
-    chosen = presets.choose(TABLE, FREE, pace(speed), 3600 * hours)
-    smallest = (chosen.preset.image_size, chosen.preset.epochs) == (presets.SMALLEST, 2)
-    assert chosen.trials >= presets.HANDFUL or smallest
+def test_two_trials_and_a_retraining_fit_or_the_fast_preset_is_left(hours, speed):
+    chosen, known = presets.choose(TABLE, FREE, pace(speed), 3600 * hours), pace(speed)
+    epoch = known.epoch(chosen.backbones[0], chosen.preset.image_size)
+    assert chosen.preset == TABLE[chosen.name]
+    assert chosen.name == "fast" or 3 * chosen.preset.epochs * epoch <= 3600 * hours
 
 
 def test_a_network_of_one_size_gets_that_size():
@@ -288,11 +291,12 @@ def test_backbones_of_a_folder_are_taken_though_no_preset_names_them():
 @pytest.mark.parametrize("pretrained", [False, True])
 @pytest.mark.parametrize("metric", ["overall_accuracy", "mean_class_accuracy", "log_loss"])
 @pytest.mark.parametrize("augment", ["light", "medium", "family"])
-def test_every_file_that_it_may_write_is_a_search_space(several, pretrained, metric, augment):
+@pytest.mark.parametrize("size", [None, 224])
+def test_every_file_that_it_may_write_is_a_search_space(several, pretrained, metric, augment, size):
     preset = TABLE["good"]._replace(augment=augment)
     data = yaml_io.read(Path("x"), text="study: s\ndata: {layout: folder, root: a b}\ntrain: {backbone: x}\n").data
     made = starter.Starter(
-        *("s", data, metric, 0.5, None, preset.backbones, pretrained, "w d", 96, 4, 32),
+        *("s", data, metric, 0.5, preset.backbones, pretrained, "w d", "good", size, 32),
         *(dict(presets.augmentation(preset, preset.backbones[0])), several, ["measured"]),
     )
     made = made if pretrained else replace(made, weights=None)

@@ -46,6 +46,9 @@ def begin(given: StudySpec) -> None:
         ("cuda:0", "preset: best", ("convnext_small.fb_in22k_ft_in1k", 288, 20, 64)),
         ("mps", "train: {epochs: 3}", ("convnext_tiny.fb_in1k", 224, 3, 64)),
         ("cpu", "preset: best\ntrain: {backbone: resnet18}", ("resnet18", 192, 15, 32)),
+        ("cpu", "budget: {hours: 1}\ntrain: {backbone: resnet18}", ("resnet18", 192, 15, 32)),
+        ("cpu", "budget: {hours: 1}\ntrain: {backbone: resnet18, epochs: 3}", ("resnet18", 192, 3, 32)),
+        ("cpu", "budget: {hours: 1}", ("mobilenetv3_large_100.ra_in1k", 128, 10, 32)),
     ],
 )
 def test_a_preset_gives_what_the_file_leaves_out(device, text, expected):
@@ -53,7 +56,7 @@ def test_a_preset_gives_what_the_file_leaves_out(device, text, expected):
 
 
 def test_a_file_with_a_backbone_and_no_preset_stays_as_it_is():
-    given = spec("train: {backbone: resnet18}")
+    given = spec("budget: {trials: 3, hours: 1}\ntrain: {backbone: resnet18}")
     assert presets.filled(given, lambda: pytest.fail("the device was asked for")) is given
     assert not presets.summary_line(given)
 
@@ -72,6 +75,19 @@ def test_a_study_keeps_the_values_of_the_device_that_it_began_on(began, resumed,
     begin(first)
     again = presets.filled(spec(text), lambda: resumed)
     assert Space(again, []).identity() == Space(first, []).identity()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("{hours: 1}", "{hours: 1, trials: 3}"), ("{trials: 3}", "{hours: 1}")],
+    ids=["hours", "trials"],
+)
+def test_a_study_with_a_backbone_keeps_its_values_with_another_budget(first, second):
+    text = "budget: {}\ntrain: {{backbone: resnet18}}"
+    before = presets.filled(spec(text.format(first)), lambda: "cpu")
+    begin(before)
+    again = presets.filled(spec(text.format(second)), lambda: "cpu")
+    assert Space(again, []).identity() == Space(before, []).identity()
 
 
 def test_another_preset_is_another_study():
