@@ -1,10 +1,9 @@
 """Text for people: numbers, durations, escapes for Markdown, and secrets redacted."""
 
-import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +61,6 @@ def code(text: str) -> str:
     fence = "`" * (most + 1)
     space = " " if most else ""
     return f"{fence}{space}{text}{space}{fence}"
-
-
-def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """Return `did you mean 'gamma'?` if one of the known words is close, else an empty string."""
-    near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else ""
 
 
 def join_or(words: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from sweeper.text import redacted
 from sweeper.tracking import catching_up, client, sync_state
 from sweeper.tracking.sync_state import RunSyncState, StudySyncState
 from trainers.support.files import sha256, sync_folder
+from trainers.support.text import did_you_mean
 
 PROGRAMS = {"onnx": "model.onnx", "torch": "model.pt2"}
 NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch": ()}
@@ -52,7 +53,7 @@ def format_of(word: str) -> str:
     """Return the format that `word` names. Raises UserError for any other word."""
     if word in FORMATS:
         return word
-    help = text.did_you_mean(word, FORMATS) or f"use {text.join_or(FORMATS)}"
+    help = did_you_mean(word, FORMATS) or f"use {text.join_or(FORMATS)}"
     raise UserError(f"no format {word!r}", where="sweep export --format", help=help)
 
 

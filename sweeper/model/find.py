@@ -9,8 +9,9 @@ from sweeper.model.image_files import path_of
 from sweeper.results import winner
 from sweeper.store import records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.text import did_you_mean, relative_path
+from sweeper.text import relative_path
 from sweeper.trial import OPEN
+from trainers.support.text import did_you_mean
 
 SUFFIX = ".safetensors"
 

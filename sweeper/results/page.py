@@ -22,7 +22,7 @@ from sweeper.space.compare import opened
 from sweeper.store import jsonfile, paths, records, studies, study_file
 from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
-from sweeper.store.ranking import Ranking, parameter_names
+from sweeper.store.ranking import Ranking, parameter_names, tied
 from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
 from sweeper.trial import TrialResult
@@ -105,13 +105,12 @@ def _compared(standings: Sequence[StudyStatus]) -> str:
     known = sorted((one for one in standings if one.best), key=lambda one: -one.best.oriented if one.best else 0.0)
     if not known:
         return "No trial of these studies has completed yet."
-    parts = ", ".join(f"{one.study.name} {text.format_value(one.best.value)}" for one in known if one.best)
+    tops = [(one.study, one.best) for one in known if one.best]
+    parts = ", ".join(f"{study.name} {text.format_value(top.value, top.standard_error)}" for study, top in tops)
     if len(known) == 1:
         return f"Only {known[0].study.name} has a completed trial: {known[0].metric} {parts} on val."
-    first, second = (one.best and one.best.value for one in known[:2])
-    if first == second:
-        return f"No study is ahead by {known[0].metric} on val: {parts}."
-    return f"{known[0].study.name} is ahead by {known[0].metric} on val: {parts}."
+    even = tops[0][1].value == tops[1][1].value or tied(tops[0], tops[1])
+    return f"{'No study' if even else tops[0][0].name} is ahead by {known[0].metric} on val: {parts}."
 
 
 def _overview(one: StudyStatus) -> list[str]:

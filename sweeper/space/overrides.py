@@ -5,9 +5,9 @@ from typing import NoReturn
 
 from sweeper.space.parameters import is_distribution
 from sweeper.space.tree import Node
-from sweeper.text import did_you_mean
 from trainers.config import NAMED as PARTS
 from trainers.support.errors import UserError
+from trainers.support.text import did_you_mean
 
 NAMED = (*PARTS, "sampler", "pruner")
 """Keys whose value may be a name alone, as short for {name: ...}."""

@@ -7,8 +7,8 @@ from typing import Any, NoReturn, get_args
 
 from sweeper.space import hints
 from sweeper.space.tree import Choice, Kind, Node, PerCategory, Range, Scalar, flow, plain
-from sweeper.text import did_you_mean
 from trainers.support.errors import UserError
+from trainers.support.text import did_you_mean
 
 RANGES: tuple[str, ...] = get_args(Kind)
 KINDS = ("choice", *RANGES, "per_category")

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 from sweeper.space.inside import beyond
 from sweeper.space.spec import GP, TPE, CustomSampler, Grid, Prior, Search, StudySpec
 from sweeper.space.tree import Choice, Distribution, Node, Range, flow
-from sweeper.text import did_you_mean, join_or
+from sweeper.text import join_or
 from trainers.support.errors import UserError
+from trainers.support.text import did_you_mean
 
 FACTOR, SPREAD, SHARE = 3.0, 0.2, 0.5  # times around; share of a linear range; share of the draws of a choice
 LEAST = 1e-12  # the smallest probability with a quantile

@@ -24,11 +24,12 @@ from sweeper.space.tree import (
     size,
 )
 from sweeper.space.validation import checked, known_metric
-from sweeper.text import did_you_mean, join_or
+from sweeper.text import join_or
 from trainers.config import Recipe, TrainConfig
 from trainers.data_config import Framing
 from trainers.metrics.definitions import SELECTIONS
 from trainers.support.errors import UserError
+from trainers.support.text import did_you_mean
 
 if TYPE_CHECKING:
     import optuna

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ValidationError
 from sweeper.space import hints
 from sweeper.space.hints import parts
 from sweeper.space.tree import Node, flow, plain
-from sweeper.text import did_you_mean, join_or
+from sweeper.text import join_or
 from trainers.metrics import definitions
 from trainers.support.errors import UserError
-from trainers.support.text import brief
+from trainers.support.text import brief, did_you_mean
 
 Loc = tuple[int | str, ...]
 M = TypeVar("M", bound=BaseModel)

@@ -1,6 +1,7 @@
 """The YAML of a search space, read strictly and written back: the only module that uses ruamel.yaml."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,12 @@ from sweeper.space.parameters import closed, is_distribution, opened
 from sweeper.space.spec import Budget, Search, StudyFile, StudySpec
 from sweeper.space.tree import Node, flow, parameters, scalar
 from sweeper.space.validation import checked, known_metric
-from sweeper.text import did_you_mean, redacted, refuse_secret
+from sweeper.text import redacted, refuse_secret
 from trainers.config import Recipe
 from trainers.data_config import DataConfig
 from trainers.support.errors import UserError
 from trainers.support.files import recordable
-from trainers.support.text import brief, visible
+from trainers.support.text import brief, did_you_mean, visible
 
 __all__ = ["Budget", "Search", "StudySpec", "read", "recipe_yaml"]
 
@@ -129,8 +130,13 @@ def _text(path: Path) -> str:
     try:
         raw = _bytes(path)
     except FileNotFoundError:
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else [])
+        beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
+        near = did_you_mean(path.name, [one.name for one in beside if one.suffix == ".yaml" or one.is_dir()])
         raise UserError("there is no such file", where=str(path), help=near) from None
+    except IsADirectoryError:
+        name = shlex.quote(str(path))
+        advice = f"sweep init {name} writes a search space for these images, and sweep run {name} also runs it"
+        raise UserError("a folder, not a search space", where=str(path), help=advice) from None
     except OSError as error:
         advice = "name a YAML file that you may read"
         raise UserError(f"cannot be read: {error.strerror}", where=str(path), help=advice) from None

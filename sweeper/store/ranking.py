@@ -196,10 +196,25 @@ def _compare(complete: Sequence[dict[str, Any]], resamples: "Callable[[dict[str,
         behind, other = abs(complete[0]["value"] - row["value"]), row["standard_error"]
         if other is not None and behind > INTERVAL * (error + other):  # an upper bound on the error of a difference
             row["tied"] = False
-        elif best is None or (same := resamples(row)) is None or same.shape != best.shape:
-            row["tied"] = bool(behind <= error)
         else:
-            row["tied"] = bool(behind <= INTERVAL * (best - same).std(ddof=1))
+            row["tied"] = _within(behind, error, best, resamples(row))
+
+
+def _within(behind: float, error: float, best: "np.ndarray | None", other: "np.ndarray | None") -> bool:
+    if best is None or other is None or best.shape != other.shape:
+        return behind <= error
+    return bool(behind <= INTERVAL * (best - other).std(ddof=1))
+
+
+def tied(one: tuple[StudyFolder, TrialResult], other: tuple[StudyFolder, TrialResult]) -> bool | None:
+    """True if val cannot distinguish trials of two studies on the same images, by the rule for one study; None if
+    unknown.
+    """
+    first, second = one[1], other[1]
+    if first.value is None or second.value is None or first.standard_error is None:
+        return None
+    pair = [_resamples(folder.trial(result.number), first.metric) for folder, result in (one, other)]
+    return _within(abs(first.value - second.value), first.standard_error, *pair)
 
 
 def _resamples(folder: RunFolder, metric: str) -> "np.ndarray | None":

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict
 from sweeper.errors import UserError
 from sweeper.store import jsonfile, lock, paths, records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
-from sweeper.text import did_you_mean, relative_path
+from sweeper.text import relative_path
 from sweeper.trial import OPEN, Ensemble, Job, State, TrialResult
 from trainers.support.files import expanded, write_text
+from trainers.support.text import did_you_mean
 
 
 class Score(BaseModel):

@@ -7,7 +7,7 @@ import pytest
 
 from sweeper.errors import UserError
 from sweeper.results import comparison, page
-from sweeper.store import paths, studies, study_file
+from sweeper.store import paths, records, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.trial import TrialResult
 from tests.support.records import begin, curve, end, job
@@ -94,6 +94,16 @@ def test_studies_without_a_completed_trial_have_no_winner():
 def test_of_two_equals_none_is_ahead():
     made = page.compare([study("a", (0.5, 0.9)), study("b", (0.9,))])
     assert "No study is ahead by overall_accuracy on val: a 0.9000, b 0.9000." in made.path.read_text()
+
+
+@pytest.mark.parametrize(("error", "ahead"), [(0.02, "No study is"), (0.005, "a is")])
+def test_within_a_standard_error_none_is_ahead(error, ahead):
+    pair = [study("a", (0.91,)), study("b", (0.90,))]
+    for one in pair:
+        (result,) = records.results(one)
+        records.write_result(one.trial(0), result.model_copy(update={"standard_errors": {"overall_accuracy": error}}))
+    text = page.compare(pair).path.read_text()
+    assert f"{ahead} ahead by overall_accuracy on val: a 0.9100 ±{error:.4f}, b 0.9000 ±{error:.4f}." in text
 
 
 def test_three_studies_stand_on_one_page_with_their_boards(tmp_path):

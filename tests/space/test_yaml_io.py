@@ -66,8 +66,9 @@ def test_a_missing_file_suggests_its_neighbour(write: Write):
 
 
 def test_a_folder_is_not_a_search_space(tmp_path: Path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="a folder, not a search space") as caught:
         read(tmp_path)
+    assert f"sweep run {tmp_path} also runs it" in caught.value.help
 
 
 @pytest.mark.fault("Y1")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from trainers.data.images import EXTENSIONS, UNREAD
 from trainers.data.table import MISSING, SPLITS, Box, Category, Row, Split, spans
-from trainers.data.validation import did_you_mean
 from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 from trainers.support.files import regular
+from trainers.support.text import did_you_mean
 
 FASHION = {
     ("floral", "graphic", "striped", "embroidered", "pleated", "solid", "lattice"): "texture",

@@ -10,11 +10,10 @@ from trainers.data import validation
 from trainers.data.class_names import class_order
 from trainers.data.folder_tree import Look, Tree, by_extension
 from trainers.data.table import SPLIT_NAMES, SPLITS, Category, Found, Remarks, Row
-from trainers.data.validation import did_you_mean
 from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
 from trainers.support.files import form
-from trainers.support.text import on_one_line
+from trainers.support.text import did_you_mean, on_one_line
 
 AROUND = {"", "set", "data", "dataset", "image", "images", "img", "imgs", "split", "folder"}
 SHAPE = "layout folder expects <class>/*.jpg or <split>/<class>/*.jpg"

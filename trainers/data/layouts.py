@@ -15,6 +15,7 @@ from trainers.data.tabular import rows as tabular
 from trainers.data_config import LAYOUTS, DataConfig
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import as_on_disk
+from trainers.support.text import did_you_mean
 
 __all__ = ["Box", "Category", "DEMO_ROOT", "Row", "Table", "categories", "guess", "read", "scan", "with_margin"]
 
@@ -179,7 +180,7 @@ def _root(config: DataConfig) -> Path:
         raise DataError([Fault(str(root), "is an archive", f"{line}; then data.root: {folder}")])
     what = "is a file" if root.exists() else "no such folder"
     near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-    hint = validation.did_you_mean(root.name, near)
+    hint = did_you_mean(root.name, near)
     if not hint and config.layout == "challenge" and not root.exists():
         hint = f"`sweep data demo {shlex.quote(config.root)}` draws a made-up data set there"
     raise DataError([Fault(str(root), what, hint or f"set it with --set data.root=FOLDER, relative to {Path.cwd()}")])

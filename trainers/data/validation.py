@@ -1,6 +1,5 @@
 """Find what no layout may hold: paths out of the data set, images listed twice, names that cannot be shown."""
 
-import difflib
 import json
 import os
 import re
@@ -163,8 +162,3 @@ def boxes(config: DataConfig, faults: list[Fault]) -> None:
     """Add a fault if boxes are wanted, for layouts that have none."""
     if config.crop == "box":
         faults.append(Fault("data.crop", f"layout {config.layout} has no boxes", "set data.crop to none"))
-
-
-def did_you_mean(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), 1)
-    return f"did you mean {near[0]!r}?" if near else ""

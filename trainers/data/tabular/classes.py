@@ -7,10 +7,10 @@ from functools import cached_property
 from trainers.data.class_names import WHOLE, class_order
 from trainers.data.table import Remarks
 from trainers.data.tabular.csv_file import Sheet
-from trainers.data.validation import did_you_mean, leaving_out
+from trainers.data.validation import leaving_out
 from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
-from trainers.support.text import brief
+from trainers.support.text import brief, did_you_mean
 
 SHORT = 3  # letters: a name this short resembles any other
 SHOWN = 10  # classes, spellings or categories in one message

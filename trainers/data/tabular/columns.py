@@ -13,9 +13,10 @@ from trainers.data.table import SPLIT_NAMES, Remarks
 from trainers.data.tabular import cells
 from trainers.data.tabular.csv_file import Sheet
 from trainers.data.tabular.paths import fields
-from trainers.data.validation import did_you_mean, leaving_out, listed, mapping, word
+from trainers.data.validation import leaving_out, listed, mapping, word
 from trainers.data_config import DataConfig
 from trainers.support.errors import Fault
+from trainers.support.text import did_you_mean
 
 PATHS = {"path", "paths", "file", "filename", "filepath", "image", "imagename", "imagepath", "imageid", "img", "id"}
 UNLIKELY = 10  # fewer different values are never too many: small tables are not judged

@@ -16,10 +16,10 @@ from trainers.data.table import Found, Remarks
 from trainers.data.tabular import cells
 from trainers.data.tabular.csv_file import BREAK, Record, Sheet
 from trainers.data.tabular.rows import Causes, of_sheet, split_of
-from trainers.data.validation import did_you_mean
 from trainers.data_config import DataConfig
 from trainers.extensions import Definition
 from trainers.support.errors import Fault, UserError, folded
+from trainers.support.text import did_you_mean
 
 KEYS = ("path", "split", "answers")
 SHAPE = '{"path": "a.jpg", "split": "train", "answers": {"color": "red"}}'

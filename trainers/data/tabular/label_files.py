@@ -7,10 +7,10 @@ from trainers.data.folder_tree import unpacking
 from trainers.data.table import Remarks, Split
 from trainers.data.tabular import csv_file, parquet_file
 from trainers.data.tabular.csv_file import Sheet
-from trainers.data.validation import did_you_mean
 from trainers.data_config import DataConfig
 from trainers.support.errors import DataError, Fault
 from trainers.support.files import regular
+from trainers.support.text import did_you_mean
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 ZIP, GZIP = b"PK\x03\x04", b"\x1f\x8b"

@@ -12,9 +12,10 @@ from trainers.data.tabular.answers import Answers, Labels, Reading
 from trainers.data.tabular.classes import Choice, some
 from trainers.data.tabular.csv_file import BREAK, Record, Sheet
 from trainers.data.tabular.image_lookup import located
-from trainers.data.validation import did_you_mean, word
+from trainers.data.validation import word
 from trainers.data_config import DataConfig
 from trainers.support.errors import Fault, folded
+from trainers.support.text import did_you_mean
 
 MOST = 10  # this many bad values in a split column are refused together, not one by one
 Causes = list[tuple[str, Fault]]
