@@ -7,7 +7,7 @@ from typing import Any
 from sweeper.errors import NoResult, UserError
 from sweeper.results import winner
 from sweeper.results.columns import value
-from sweeper.space.compare import difference
+from sweeper.space.compare import identity_difference
 from sweeper.store import records, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.store.ranking import Ranking
@@ -83,7 +83,7 @@ class Comparison:
 
     def differences(self, other: Side) -> list[str]:
         """Return one line, `A -> B`, for each value in which another study differs from the first."""
-        return difference(self.sides[0].identity, other.identity)
+        return identity_difference(self.sides[0].identity, other.identity)
 
     @property
     def best_so_far(self) -> dict[str, list[float | None]]:

@@ -64,6 +64,47 @@ def difference(old: Any, new: Any, name: str = "") -> list[str]:
     return [line for key, a, b in pairs for line in difference(a, b, f"{name}.{key}" if name else key)]
 
 
+def identity_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return one line per value in which two identities differ, as `difference`.
+
+    Defaults that one of them has for each backbone are compared with the single value of the other.
+    """
+    mine, theirs = (one.get("train", {}) for one in (old, new))
+    left, right = _per_backbone(mine, theirs), _per_backbone(theirs, mine)
+    return difference({**old, "train": left}, {**new, "train": right})
+
+
+def _per_backbone(train: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `train` with one value in place of equal ones for each backbone, or with one for each if `other` has
+    different ones.
+    """
+    return {
+        key: _spread(_joined(value, train), _joined(other.get(key), other), other) for key, value in train.items()
+    }
+
+
+def _joined(value: Any, train: Mapping[str, Any]) -> Any:
+    """Return the single value of a mapping from each backbone of `train` to the same value; any other as it is."""
+    same = _is_per_backbone(value, train) and all(one == next(iter(value.values())) for one in value.values())
+    return next(iter(value.values())) if same else value
+
+
+def _spread(value: Any, other: Any, train: Mapping[str, Any]) -> Any:
+    """Return a mapping from each backbone to `value` if `other` is a mapping from the backbones of `train`."""
+    if not _is_per_backbone(other, train) or (isinstance(value, Mapping) and value.keys() == other.keys()):
+        return value
+    return dict.fromkeys(other, value)
+
+
+def _is_per_backbone(value: Any, train: Mapping[str, Any]) -> bool:
+    """True for the defaults of several backbones, by name or as `NAME from random weights`."""
+    backbones = train.get("backbone")
+    if _kind(backbones) != "choice" or not isinstance(value, Mapping) or not value:
+        return False
+    names = set(map(str, _labels(backbones)))
+    return all(key.partition(" from ")[0] in names for key in value)
+
+
 def _pairs(old: Any, new: Any) -> list[tuple[str, Any, Any]] | None:
     """Return the keys or branches of two values side by side, or None if it makes no sense to compare one by one."""
     kinds = {_kind(old), _kind(new)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import NoResult, UserError
-from sweeper.space.compare import difference
+from sweeper.space.compare import identity_difference
 from sweeper.space.spec import Confirm
 from sweeper.store import extension_files, lock, records, study_file
 from sweeper.store.paths import RunFolder
@@ -35,7 +35,7 @@ def write_or_compare(study: Definition) -> None:
     before = study_file.read(folder)
     if before and weights.have_moved(before, asked, space):
         before = before | {"identity": weights.moved(folder, before["identity"], asked["train"]["weights"])}
-    if before and (lines := difference(_shortened(before["identity"]), _shortened(asked))):
+    if before and (lines := identity_difference(_shortened(before["identity"]), _shortened(asked))):
         copies = f", and the Python files from {folder.extensions}" if "extensions" in asked else ""
         raise UserError(
             "\n  ".join([f"{spec.source.name} no longer matches study '{folder.name}':", *lines]),

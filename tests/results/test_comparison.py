@@ -37,6 +37,21 @@ def test_what_they_ask_how_they_went_and_who_won():
     assert ["schedule", "cosine", "cosine"] in winners
 
 
+def test_defaults_of_each_backbone_are_compared_with_the_single_ones_of_the_other():
+    both = {"choice": [["small", "small"], ["large", "large"]]}
+    plain = {"backbone": "small", "tta": {"flip": True, "crops": 1}, "loss": {"name": "focal"}, "rates": {"a": 1}}
+    alike = {"backbone": both, "tta": dict.fromkeys(("small", "large"), plain["tta"]), "rates": {"a": 1}}
+    unlike = {
+        name: {"name": "focal" if name == "small" else "dice"} for name in ("small", "large from random weights")
+    }
+    a, b = study("a", (0.5,), train=plain), study("b", (0.5,), train=alike | {"loss": unlike})
+    choice, loss = "choice [small, large]", "train.loss.large from random weights.name"
+    made = comparison.comparison(a, b)
+    assert made.differences(made.sides[1]) == [f"train.backbone: small -> {choice}", f"{loss}: focal -> dice"]
+    made = comparison.comparison(b, a)
+    assert made.differences(made.sides[1]) == [f"train.backbone: {choice} -> small", f"{loss}: dice -> focal"]
+
+
 def test_a_parameter_that_one_study_fixes_has_its_value_in_that_study():
     a, b = study("a", (0.5,)), study("b", ())
     document = json.loads(b.study_file.read_text())
