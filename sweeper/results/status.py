@@ -1,5 +1,6 @@
 """The status of the studies in this folder, and the next command."""
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from sweeper import text, trial
 from sweeper.errors import UserError
+from sweeper.space import starter
 from sweeper.space.compare import opened
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
@@ -121,7 +123,14 @@ def here() -> Iterator[str]:
     spaces = sorted(SPACES.glob("*.yaml"))
     yield f"no study yet; {text.counted(len(spaces), 'search space')} in {SPACES}" if spaces else "no study yet"
     first = next((path for path in spaces if path.stem == "quickstart"), spaces[0] if spaces else None)
-    yield f"next: {_first_command(first)}"
+    yield f"next: {_first_command(_newest_starter() or first)}"
+
+
+def _newest_starter() -> Path | None:
+    """Return the search space in this folder that `sweep init` wrote last, or None."""
+    there = (path for path in Path().glob("*.yaml") if path.is_file() and os.access(path, os.R_OK))
+    found = (path for path in there if starter.is_starter(path.read_text(errors="replace")))
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _first_command(space: Path | None) -> str:

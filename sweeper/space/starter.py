@@ -45,6 +45,11 @@ def is_unchanged(written: str) -> bool:
     return mark.startswith(f"{MARK}{_checksum(body)})")
 
 
+def is_starter(written: str) -> bool:
+    """True if `sweep init` wrote a file, edited since or not."""
+    return written.partition("\n")[2].startswith(MARK)
+
+
 def notes(written: str) -> list[str]:
     """Return the comments at the top, about what was measured."""
     lines = written.splitlines()[2:]

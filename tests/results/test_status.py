@@ -7,6 +7,7 @@ import pytest
 from sweeper.commands import doctor
 from sweeper.errors import UserError
 from sweeper.results import status
+from sweeper.space import starter
 from sweeper.store import lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder, database
 from tests.support.records import begin, curve, end, job
@@ -124,6 +125,16 @@ def test_the_first_command_is_found_without_executing_an_extension_file(tmp_path
         "extensions: [own.py]\ndata: {layout: mine, root: photos}\nmetric: other\ntrain: {backbone: resnet18}\n"
     )
     assert [*status.here()][-1] == "next: sweep run search_spaces/space.yaml"
+
+
+def test_a_search_space_that_init_wrote_here_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.yaml").write_text("# some comment\nservices: {}\n")
+    (tmp_path / "folder.yaml").mkdir()
+    assert [*status.here()][-1].startswith("next: sweep run PHOTOS")
+    written = f"# yaml-language-server: $schema=x\n{starter.MARK}0); edit it freely.\ndata: {{layout: folder, root: photos}}\n"
+    (tmp_path / "photos.yaml").write_text(written)
+    assert [*status.here()][-1] == "next: sweep run photos.yaml"
 
 
 def test_a_score_needs_a_finished_submission(tmp_path):
