@@ -132,8 +132,8 @@ def test_a_search_space_that_init_wrote_here_comes_first(tmp_path, monkeypatch):
     (tmp_path / "other.yaml").write_text("# some comment\nservices: {}\n")
     (tmp_path / "folder.yaml").mkdir()
     assert [*status.here()][-1].startswith("next: sweep run PHOTOS")
-    written = f"# yaml-language-server: $schema=x\n{starter.MARK}0); edit it freely.\ndata: {{layout: folder, root: photos}}\n"
-    (tmp_path / "photos.yaml").write_text(written)
+    head = f"# yaml-language-server: $schema=x\n{starter.MARK}0); edit it freely.\n"
+    (tmp_path / "photos.yaml").write_text(f"{head}data: {{layout: folder, root: photos}}\n")
     assert [*status.here()][-1] == "next: sweep run photos.yaml"
 
 
