@@ -34,7 +34,7 @@ from trainers.loading.batches import Data, in_order, shuffled
 from trainers.models import network
 from trainers.optim import frequency, losses, optimizers, softmax_losses
 from trainers.support import device
-from trainers.support.checkpoint import load_state
+from trainers.support.checkpoint import load_state, load_weights
 from trainers.support.threads import INTERVAL_VARIABLE
 from trainers.train import train
 
@@ -95,12 +95,13 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             for epoch in train(asked, self.data, Path(folder), fit=FITS[fit]):
                 late = epoch.number > self.given.epochs // 2
-                yield self._seen(asked, Path(folder) / "last.ckpt", fit, epoch.number) if late else {}
+                yield self._seen(asked, Path(folder), fit, epoch.number) if late else {}
 
-    def _seen(self, asked: Recipe, path: Path, fit: str, number: int) -> Logits:
-        while (state := load_state(path)) is None or len(state["epochs"]) < number:
+    def _seen(self, asked: Recipe, folder: Path, fit: str, number: int) -> Logits:
+        while (state := load_state(folder / "last.ckpt")) is None or len(state["epochs"]) < number:
             time.sleep(0.05)  # it is being written
-        net = network.restored(asked.train, self.data.sizes, state["network"], path)
+        weights = state["network"] or load_weights(folder / "model.safetensors")  # the last epoch's are only there
+        net = network.restored(asked.train, self.data.sizes, weights, folder)
         lens = Evaluator(asked.train, self.data, net, CPU)
         looks = {"single": Views(), "views": VIEWS}
         splits = [split for split in ("val", "test") if split not in FITS[fit]]

@@ -384,12 +384,12 @@ class TrainingRun:
         return Calibration(tau=tau, thresholds=epoch.thresholds, temperature=epoch.temperature)
 
     def _state(self) -> Callable[[], dict[str, Any]]:
-        """Copy the state; after the last epoch without what only a further one needs, two thirds of the bytes."""
+        """Copy the state; after the last epoch only what was trained, since the weights are in model.safetensors."""
         going = len(self.epochs) < self.config.epochs
         state: dict[str, Any] = {
             "recipe": self.recipe.model_dump_json(),
             "epochs": [epoch.model_dump_json() for epoch in self.epochs],
-            "network": self.net.state_dict(),
+            "network": self.net.state_dict() if going else None,
             "optimizer": self.optimizer.state_dict() if going else None,
             "scaler": self.scaler.state_dict() if going else None,
             "average": self.average.state_dict() if self.average and going else None,
@@ -399,6 +399,8 @@ class TrainingRun:
     def _network(self, state: dict[str, Any] | None) -> network.Network:
         if state is None:
             return network.build(self.config, self.data.sizes)
+        if state["network"] is None:  # the run has finished
+            return network.unloaded(self.config, self.data.sizes)
         return network.restored(self.config, self.data.sizes, state["network"], self.folder / run_state.STATE)
 
     def _restore(self, state: dict[str, Any]) -> list[Epoch]:

@@ -44,8 +44,8 @@ class TrialSize:
 
     @property
     def after_end(self) -> int:
-        """Bytes once training is over: the last epoch's state holds only the weights."""
-        return 2 * self.weights + self.logits
+        """Bytes once training is over: the last epoch's state holds no weights."""
+        return self.weights + self.logits
 
 
 def size(train: TrainConfig, weights: int) -> TrialSize:
@@ -55,8 +55,8 @@ def size(train: TrainConfig, weights: int) -> TrialSize:
 
 
 def of_folds(one: TrialSize, count: int) -> TrialSize:
-    """Return the file sizes of `count` trainings in sequence; the state of a finished one holds only the weights."""
-    return TrialSize(count * one.weights, one.state + (count - 1) * one.weights, count * one.logits)
+    """Return the file sizes of `count` trainings in sequence; the state of a finished one holds no weights."""
+    return TrialSize(count * one.weights, one.state, count * one.logits)
 
 
 # ------------------------------------------------------------------------------------------ a study

@@ -234,7 +234,7 @@ class _Checkpoint:
     def _write(self, lines: Sequence[str], model: float | None) -> None:
         if model is not None:
             _put(self._folder.model, _safetensors(model, self._padding))
-        filler = "0" * self._padding
+        filler = "0" * self._padding if len(lines) < self._recipe.train.epochs else ""
         state = f'{{"recipe": {self._head}, "epochs": [{", ".join(lines)}], "padding": "{filler}"}}'
         _put(self._folder.checkpoint, state.encode())
 

@@ -270,7 +270,7 @@ def test_a_budget_that_will_not_fit_is_told_with_what_to_do(tmp_path):
     known = DiskEstimate(StudyFolder(tmp_path / "question"), {"resnet18": 10**12})
     line = known.outlook(yaml_io.read(path), recipes)
     assert line
-    assert line.startswith("60 trials keep about 120000.0 GB, ")
+    assert line.startswith("60 trials keep about 60000.0 GB, ")
     assert "write keep_checkpoints: 1 into the YAML, or free some space, for example with sweep clean" in line
     small_ones = DiskEstimate(StudyFolder(tmp_path / "question"), {"resnet18": 1000})
     assert small_ones.outlook(yaml_io.read(path), recipes) is None

@@ -149,7 +149,7 @@ def test_what_a_kill_left_in_a_folds_folder_is_removed_and_the_rest_stays(tmp_pa
 
 # ------------------------------------------------------------------------------------------ disk and hours
 def test_the_weights_of_all_folds_and_the_whole_state_of_one_lie_there_at_once():
-    assert disk_space.of_folds(TrialSize(10, 30, 2), 3) == TrialSize(30, 50, 6)
+    assert disk_space.of_folds(TrialSize(10, 30, 2), 3) == TrialSize(30, 30, 6)
     assert disk_space.of_folds(TrialSize(10, 30, 2), 1) == TrialSize(10, 30, 2)
 
 

@@ -52,14 +52,19 @@ def build(config: TrainConfig, sizes: Sequence[int]) -> Network:
     return _laid(config, Network(backbone, head(config, backbone, sizes)))
 
 
+def unloaded(config: TrainConfig, sizes: Sequence[int]) -> Network:
+    """Return the network of a recipe with random weights, even if the recipe is pretrained."""
+    backbone = create(config)
+    return Network(backbone, head(config, backbone, sizes))
+
+
 def restored(config: TrainConfig, sizes: Sequence[int], weights: Mapping[str, Tensor], path: Path) -> Network:
     """Return the network of a recipe with all its weights from one of our own files, named `path` in errors.
 
     Raises EnvironmentFault if they do not fit.
     """
 
-    backbone = create(config)
-    network = Network(backbone, head(config, backbone, sizes))
+    network = unloaded(config, sizes)
     if faults := _faults(network.state_dict(), weights):
         raise EnvironmentFault(f"the model does not fit its recipe: {faults[0]}", where=str(path))
     network.load_state_dict(weights)
