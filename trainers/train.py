@@ -384,7 +384,7 @@ class TrainingRun:
         return Calibration(tau=tau, thresholds=epoch.thresholds, temperature=epoch.temperature)
 
     def _state(self) -> Callable[[], dict[str, Any]]:
-        """Copy the state; after the last epoch only what was trained, since the weights are in model.safetensors."""
+        """Copy the state; after the last epoch without weights, which only a further epoch would need."""
         going = len(self.epochs) < self.config.epochs
         state: dict[str, Any] = {
             "recipe": self.recipe.model_dump_json(),

@@ -395,6 +395,5 @@ def winner(results: Sequence[TrialResult], confirmed: Mapping[int, Sequence[floa
     top = best(results)
     if top is None or top.number not in confirmed:
         return top
-    means = {n: oriented(mean(again), minimize=top.minimize) for n, again in confirmed.items()}
-    number = max(means, key=lambda n: (means[n], -n))
-    return next(result for result in results if result.number == number)
+    again = [(mean(confirmed[result.number]), result) for result in results if result.number in confirmed]
+    return max(again, key=lambda one: (oriented(one[0], minimize=top.minimize), -one[1].number))[1]

@@ -512,6 +512,16 @@ def test_a_later_trial_that_is_better_outdoes_old_confirmations(study):
     assert winner.winner(study).result.number == loser.number
 
 
+def test_confirmations_of_a_trial_that_was_removed_do_not_count(study):
+    rows = confirm.run(study, 1, SLOTS, mlflow=False)
+    gone = next(row.trial for row in rows if row.trial != studies.status_of(study).best.number)
+    again = records.read_result(study.confirm(gone, 1))
+    records.write_result(study.confirm(gone, 1), again.model_copy(update={"value": 0.99}))
+    assert winner.winner(study).result.number == gone
+    shutil.rmtree(study.trial(gone).root)
+    assert winner.winner(study).result.number != gone
+
+
 def test_two_runs_of_one_trial_never_train_side_by_side(study):
     confirm.run(study, 2, [Slot("cpu:0"), Slot("cpu:1"), Slot("cpu:2"), Slot("cpu:3")], mlflow=False)
     assert all(numbers(path) == [1, 2, 3, 4] for path in study.confirmations.rglob("history.jsonl"))
