@@ -50,9 +50,10 @@ class Wishes:
     sets: tuple[str, ...] = ()  # data.KEY=VALUE only
 
 
-def write(path: Path, wishes: Wishes, out: Path | None = None) -> Path:
+def write(path: Path, wishes: Wishes, out: Path | None = None, *, summarize: bool = True) -> Path:
     """Write the search space for the data set at `path` and return the path of the new file.
 
+    With `summarize`, the data set is printed in a few lines.
     Raises UserError if the file already exists or cannot be written, DataError if the data set has faults, and
     EnvironmentFault if there are no weights to start from.
     """
@@ -60,7 +61,7 @@ def write(path: Path, wishes: Wishes, out: Path | None = None) -> Path:
     _refuse_existing(target, path)
     _refuse_our_own(path)
     refuse_no_folder(wishes.weights)
-    made = _starter(path, target, wishes)
+    made = _starter(path, target, wishes, summarize=summarize)
     document = starter.text(made, _schema(target))
     Space(yaml_io.read(target, text=document), [])  # validate before writing: every file that is written can be run
     try:
@@ -108,7 +109,9 @@ def for_run(path: Path, options: Options, weights: str | None) -> Path:
         output.print_message(f"search space: {target} (written earlier)")
         return target
     hours = Wishes.hours if options.hours is None else options.hours
-    written = write(path, Wishes(hours=hours, weights=weights, devices=options.devices, sets=wanted), target)
+    written = write(
+        path, Wishes(hours=hours, weights=weights, devices=options.devices, sets=wanted), target, summarize=False
+    )
     output.print_message(f"search space: {written}")
     return written
 
@@ -177,13 +180,13 @@ def _metric(asked: str | None, table: "Table") -> str:
 
 
 # ---------------------------------------------------------------------------------------- proposal
-def _starter(path: Path, target: Path, wishes: Wishes) -> Starter:
+def _starter(path: Path, target: Path, wishes: Wishes, *, summarize: bool) -> Starter:
     if strange := next((one for one in wishes.sets if not one.startswith("data.")), None):
         advice = "set only data.KEY=VALUE here; change other values in the file"
         raise UserError("init chooses this value itself", where=f"--set {strange}", help=advice)
     config = data.asked(path, wishes.sets)
     checked = data.run(path, wishes.sets)
-    for line in prepare.understood(checked.summary, str(path)):
+    for line in prepare.understood(checked.summary, str(path)) if summarize else ():
         output.print_message(line)
     if checked.found.faults:
         raise DataError(checked.found.faults)

@@ -91,6 +91,15 @@ def test_run_on_the_folder_takes_the_file_of_before_and_trains(here):
 
 
 @pytest.mark.slow
+def test_run_on_the_folder_describes_the_images_once(here):
+    (here / "photos.yaml").unlink()
+    words = ("--weights", "weights", "--trials", "1", "--no-mlflow", "--devices", "cpu")
+    ended = sweep(here, "run", "photos", *words)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("data: photos, layout folder") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["# mine\n", "keep_checkpoints: 2\n"])
 def test_run_on_the_folder_keeps_a_file_that_was_changed(here, monkeypatch, change):
     monkeypatch.chdir(here)
