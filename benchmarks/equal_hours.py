@@ -3,10 +3,10 @@
     python benchmarks/equal_hours.py --root DATA --weights FILE --hours 0.5 --seeds 3 --fastai FASTAI/bin/python
 
 DATA is a table with splits whose test images have labels: labels.csv with path, split and one column per category.
-The lanes are, for each metric, `sweep init` and `sweep run` with nothing but hours, `sweep` with the shipped
-cpu_*.yaml (whose weights lie in the same folder) and one default training of `sweep`; then a good recipe around timm
-(peer_timm.py), and, if --fastai and --autogluon name the Pythons of environments that have them, fastai's fine_tune
-(peer_fastai.py) and AutoGluon with its time limit (peer_autogluon.py).
+The lanes are, for each metric, `sweep init` and `sweep run` with nothing but hours (and timm's folder of the network,
+beside FILE), `sweep` with the shipped cpu_*.yaml (whose weights lie there, too) and one default training of `sweep`;
+then a good recipe around timm (peer_timm.py), and, if --fastai and --autogluon name the Pythons of environments that
+have them, fastai's fine_tune (peer_fastai.py) and AutoGluon with its time limit (peer_autogluon.py).
 In the end, all train on train and val and predict test, which none of them sees. Each run adds one line of JSON to
 --out. Runs that are there are not repeated. The script ends with the table.
 """
@@ -122,7 +122,7 @@ def _sweep(given: argparse.Namespace, lane: Lane, seed: int, folder: Path) -> No
     elif lane.name == "hours alone":
         space = folder / "space.yaml"
         asked = ["--out", str(space), "--metric", str(lane.metric), "--hours", f"{given.hours:g}"]
-        here = ["--weights", str(_folder(given)), "--devices", "cpu"]
+        here = ["--weights", str(given.weights.parent / given.backbone), "--devices", "cpu"]
         _call([*SWEEP, "init", str(given.root), *asked, *here], folder)
     else:
         space = SPACES / lane.name
@@ -130,15 +130,6 @@ def _sweep(given: argparse.Namespace, lane: Lane, seed: int, folder: Path) -> No
         words += ["--hours", f"{given.hours:g}"]
     words += [word for each in sets for word in ("--set", each)]
     _call([*SWEEP, "run", str(space), *words], folder)
-
-
-def _folder(given: argparse.Namespace) -> Path:
-    """Return a folder with timm's folder of the network alone, which `sweep init` can choose from."""
-    only: Path = given.work / "weights"
-    only.mkdir(exist_ok=True)
-    if not (link := only / given.backbone).exists():
-        link.symlink_to(given.weights.parent / given.backbone)
-    return only
 
 
 def _call(command: Sequence[str], folder: Path) -> None:

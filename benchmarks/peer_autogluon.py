@@ -48,7 +48,7 @@ def main() -> None:
     table = peers.read(given.root)
     place = given.out.parent
     network = folder(given, place / "network")
-    lines = pd.DataFrame(table.lines).assign(image=lambda all_lines: [str(given.root / p) for p in all_lines["path"]])
+    lines = pd.DataFrame([{**line, "image": str(given.root / line["path"])} for line in table.lines])
     train, test = lines[lines["split"] != "test"], lines[lines["split"] == "test"]
     answers = []
     for number, category in enumerate(table.categories):
