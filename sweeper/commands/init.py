@@ -208,7 +208,7 @@ def _starter(path: Path, target: Path, wishes: Wishes, *, summarize: bool) -> St
         pretrained=not wishes.scratch,
         weights=local,
         preset=chosen.name,
-        image_size=candidates[0]["input_size"] if candidates[0]["fixed_size"] else None,
+        image_size=chosen.preset.image_size if candidates[0]["fixed_size"] else None,
         batch_size=min(chosen.preset.batch_size, max(8, train // 8)),
         augment=dict(presets.augmentation(chosen.preset, chosen.backbones[0], pretrained=not wishes.scratch)),
         several=any(category.multi for category in table.categories),

@@ -114,13 +114,13 @@ def _values(kind: Kind, name: Name) -> dict[str, Any]:
 
 
 def _began_on(spec: StudySpec, values: Mapping[Kind, Mapping[str, Any]]) -> Kind | None:
-    """Return the kind of device whose values an existing study has; None for a new study, or if neither fits."""
+    """Return the kind of device whose values an existing study has; None for any other study."""
     before = study_file.read(StudyFolder.named(spec.study))
     if before is None:
         return None
     began = before["identity"]["train"]
-    fits = (all(began.get(key) == value for key, value in of.items() if key != "augment") for of in values.values())
-    return next((kind for kind, fit in zip(values, fits, strict=True) if fit), None)
+    given = {kind: {key: value for key, value in of.items() if key != "augment"} for kind, of in values.items()}
+    return next((kind for kind, of in given.items() if of and of.items() <= began.items()), None)
 
 
 # ----------------------------------------------------------------------------------------- choosing

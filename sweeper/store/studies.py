@@ -74,11 +74,15 @@ class StudyStatus:
     hours: float | None
     results: tuple[TrialResult, ...]
     best: TrialResult | None
-    winner: TrialResult | None  # other than the best if new seeds say so
     confirmed: Mapping[int, tuple[float, ...]]  # values with new seeds, by trial
     holder: lock.Holder | None
     finals: tuple[FinalRun, ...]
     resume: str
+
+    @property
+    def winner(self) -> TrialResult | None:
+        """The best trial, or the one that new seeds favour."""
+        return records.winner(self.results, self.confirmed)
 
     @property
     def state(self) -> State:
@@ -149,7 +153,7 @@ def no_trial(study: StudyFolder, number: int, known: Iterable[int], which: str =
 
 def status_of(study: StudyFolder) -> StudyStatus:
     document = study_file.read(study) or {}
-    results, confirmed = tuple(records.results(study)), records.confirmed(study)
+    results = tuple(records.results(study))
     budget = document.get("budget", {})
     return StudyStatus(
         study=study,
@@ -158,8 +162,7 @@ def status_of(study: StudyFolder) -> StudyStatus:
         hours=budget.get("hours"),
         results=results,
         best=records.best(results),
-        winner=records.winner(results, confirmed),
-        confirmed=confirmed,
+        confirmed=records.confirmed(study),
         holder=lock.holder(study.lock),
         finals=tuple(finals(study)),
         resume=resume_command(study),
