@@ -192,12 +192,11 @@ def _starter(path: Path, target: Path, wishes: Wishes, *, summarize: bool) -> St
         raise DataError(checked.found.faults)
     table = checked.found.table
     metric = _metric(wishes.metric, table)
-    slot = devices.slots(wishes.devices)[0]
-    column = presets.kind(slot.device)
+    home = devices.slots(wishes.devices)[0]
+    column = presets.kind(home.device)
     candidates = _candidates(column, wishes, path)
-    train, val = (len(table.split(split)) for split in ("train", "val"))
-    paces = _paces(candidates, presets.TABLE[column]["fast"], table, slot)
-    chosen = presets.choose(presets.TABLE[column], candidates, Pace(paces, train, val), wishes.hours * 3600)
+    pace = _pace(candidates, presets.TABLE[column]["fast"], table, wishes.devices)
+    chosen = presets.choose(presets.TABLE[column], candidates, pace, wishes.hours * 3600)
     local = wishes.weights if wishes.weights and not wishes.scratch else None
     return Starter(
         study=_study(target),
@@ -209,10 +208,10 @@ def _starter(path: Path, target: Path, wishes: Wishes, *, summarize: bool) -> St
         weights=local,
         preset=chosen.name,
         image_size=chosen.preset.image_size if candidates[0]["fixed_size"] else None,
-        batch_size=min(chosen.preset.batch_size, max(8, train // 8)),
+        batch_size=min(chosen.preset.batch_size, max(8, pace.train // 8)),
         augment=dict(presets.augmentation(chosen.preset, chosen.backbones[0], pretrained=not wishes.scratch)),
         several=any(category.multi for category in table.categories),
-        notes=list(_notes(chosen, Pace(paces, train, val), slot.name)),
+        notes=list(_notes(chosen, pace, home.name)),
     )
 
 
@@ -226,16 +225,14 @@ def _study(target: Path) -> str:
 
 def _notes(chosen: Chosen, pace: Pace, device: str) -> Iterator[str]:
     size = chosen.preset.image_size
+    side = f", {pace.slots} side by side" if pace.slots > 1 else ""
     for name in chosen.backbones:
         seconds = text.format_duration(pace.epoch(name, size))
-        yield f"Measured on {device}: {name} at {size} px, about {seconds} per epoch."
+        yield f"Measured on {device}: {name} at {size} px, about {seconds} per epoch{side}."
 
 
-def _paces(
-    candidates: Sequence[Mapping[str, Any]], fast: Preset, table: "Table", slot: devices.Slot
-) -> dict[str, tuple[float, float, int]]:
-    """Measure images per second of each candidate (train, val), and its image size, over a few random batches."""
-    output.print_message(f"timing a few steps of {text.counted(len(candidates), 'backbone')} on {slot.name}")
+def _pace(candidates: Sequence[Mapping[str, Any]], fast: Preset, table: "Table", wanted: str | None) -> Pace:
+    """Measure each candidate over a few random batches, on as many slots as a study of them would have."""
     sizes = [one["input_size"] if one["fixed_size"] else fast.image_size for one in candidates]
     recipes = [
         Recipe(
@@ -244,11 +241,17 @@ def _paces(
         )
         for one, size in zip(candidates, sizes, strict=True)
     ]
-    answers = timing.measure(recipes, table.categories, [slot])
-    return {
+    homes = devices.slots(wanted)
+    side = prepare.share_cpu([recipe.train for recipe in recipes]) if homes[0].device == "cpu" else 1
+    slots = devices.slots(wanted, side)
+    output.print_message(f"timing a few steps of {text.counted(len(candidates), 'backbone')} on {homes[0].name}")
+    answers = timing.measure(recipes, table.categories, slots)
+    measured = {
         one["name"]: (answer["train_images_per_second"], answer["val_images_per_second"], size)
         for one, size, answer in zip(candidates, sizes, answers, strict=True)
     }
+    train, val = (len(table.split(split)) for split in ("train", "val"))
+    return Pace(measured, train, val, len(slots))
 
 
 # ------------------------------------------------------------------------------------------ weights

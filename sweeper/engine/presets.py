@@ -1,5 +1,6 @@
 """The table of presets by kind of device: the values they fill in, and the choice of the one that fits the time."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -12,12 +13,12 @@ from sweeper.space.tree import flow, leaf
 from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.study import planner
-from sweeper.study.planner import LEAST, MARGIN, TRIAL_S
+from sweeper.study.planner import LEAST, MARGIN, TRIAL_S, WANTED
 
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)
 FAMILY = "family"
-WANTED = 2  # trials of a preset, besides the retraining, that should fit in the time; the planner shortens them
+SHORTENED = 0.5  # a preset is chosen if trainings of this share of its cost fit; the planner shortens them
 
 
 class Preset(NamedTuple):
@@ -138,30 +139,31 @@ class Pace(NamedTuple):
     measured: Mapping[str, tuple[float, float, int]]
     train: int
     val: int
+    slots: int = 1  # trainings side by side at this pace
 
     def epoch(self, backbone: str, size: int) -> float:
         """Return the seconds per epoch at an image size."""
         train, val, at = self.measured[backbone]
         return MARGIN * (self.train / train + self.val / val) * (size / at) ** 2
 
-    def fitting(self, backbones: Sequence[str], size: int, epochs: int, seconds: float) -> float:
-        """Return how many trials fit in `seconds`, with the retraining on train and val set aside."""
-        mean = sum(self.epoch(name, size) for name in backbones) / len(backbones)
-        retraining = (self.train + self.val) / self.train
-        return max(0.0, seconds / (TRIAL_S + epochs * mean) - retraining)
+    def needed(self, backbones: Sequence[str], preset: Preset) -> float:
+        """Return the seconds of WANTED shortened trials on the slots, and of the retraining on train and val."""
+        epoch = sum(self.epoch(name, preset.image_size) for name in backbones) / len(backbones)
+        trial = TRIAL_S + SHORTENED * preset.epochs * epoch
+        return trial * (math.ceil(WANTED / self.slots) + (self.train + self.val) / self.train)
 
 
 def choose(
     table: Mapping[Name, Preset], candidates: Sequence[Mapping[str, Any]], pace: Pace, seconds: float
 ) -> Chosen:
-    """Return the best preset of which enough trials fit, else `fast` with the fastest backbone."""
+    """Return the best preset of which enough shortened trials fit, else `fast` with the fastest backbone."""
     names = [one["name"] for one in candidates]
     fixed = candidates[0]["input_size"] if candidates[0]["fixed_size"] else None
     sized = {name: preset._replace(image_size=fixed or preset.image_size) for name, preset in table.items()}
     for name in reversed(NAMES):
         preset = sized[name]
         here = [one for one in preset.backbones if one in names] or _foreign(table, names)
-        if here and pace.fitting(here, preset.image_size, preset.epochs, seconds) >= WANTED:
+        if here and pace.needed(here, preset) <= seconds:
             return Chosen(here, name, preset)
     fast = sized["fast"]
     return Chosen([min(names, key=lambda one: pace.epoch(one, fast.image_size))], "fast", fast)

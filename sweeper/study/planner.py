@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from trainers.config import Recipe
     from trainers.data.layouts import Table
 
-WANTED = 3  # full trainings that a search should fit besides the retraining
+WANTED = 2  # full trials that a search should fit besides the retraining; up to five, more gain less than pixels do
 SMALLEST = 64  # pixels; images are not shrunk below this to save time
 TRIAL_S = 5.0  # seconds of a trial besides its epochs
-MARGIN = 1.2  # factor on times: steps on random images are a little faster than real ones
+MARGIN = 1.1  # factor on times: steps on random images are a little faster than real ones
 STEP = 32  # pixels between two sizes
 LEAST = 2  # lowest size and epochs: the preset's, divided by this
-SLACK = 0.08  # share of the hours that a plan may leave unused if another plan leaves less
 TIMED_S = 4.0  # seconds of steps while a network is timed; the rest is the start of the process
 RESERVE = 1.05  # factor on the minimal hours in advice to the user
 
@@ -200,17 +199,16 @@ class Planner:
 
     # ------------------------------------------------------------------------------------- choosing
     def choose(self) -> Shape | None:
-        """Return the shape nearest to the preset of which enough trainings fit and that leaves little time unused.
+        """Return the shape nearest to the preset of which enough trials fit, where unused time counts as a shortfall.
 
-        If not even two trainings fit, return the nearest that fits once; None if none does.
+        If not even two trials fit, return the nearest that fits once; None if none does.
         """
         shapes = list(self.shapes())
         for wanted in range(min(WANTED, self.space.size or WANTED), 0, -1):
             fitting = [shape for shape in shapes if self.as_plan(shape).trials >= wanted]
             fitting = [shape for shape in fitting if not self.as_plan(shape).once]
-            snug = [shape for shape in fitting if self.unused(shape) <= SLACK]
             if fitting:
-                return min(snug or fitting, key=_by_loss)
+                return min(fitting, key=lambda shape: (shape.loss / (1 - self.unused(shape)), -shape.trial))
         return min((shape for shape in shapes if self.as_plan(shape).fits_once), key=_by_loss, default=None)
 
     def least(self) -> Shape:
@@ -263,7 +261,7 @@ class Planner:
             finals.append(self.start + TRIAL_S + all_images)
         preset = self.spec.of_preset
         behind = (preset["image_size"] / size) ** 2 if size else 1.0, preset["epochs"] / epochs if epochs else 1.0
-        return Shape(size, epochs, mean(trials), max(finals), max(behind))
+        return Shape(size, epochs, mean(trials), max(finals), math.hypot(*behind) / math.sqrt(2))
 
     # ------------------------------------------------------------------------------------ answering
     def as_plan(self, shape: Shape) -> HoursPlan:

@@ -263,8 +263,8 @@ NAMES = presets.backbones("cpu")
 FREE = [{"name": name, "fixed_size": False, "input_size": 224} for name in NAMES]
 
 
-def pace(images_per_second: float, train: int = 1000, val: int = 200) -> Pace:
-    return Pace(dict.fromkeys(NAMES, (images_per_second, 3 * images_per_second, 96)), train, val)
+def pace(images_per_second: float, train: int = 1000, val: int = 200, slots: int = 1) -> Pace:
+    return Pace(dict.fromkeys(NAMES, (images_per_second, 3 * images_per_second, 96)), train, val, slots)
 
 
 def test_the_more_hours_the_better_the_preset():
@@ -276,11 +276,18 @@ def test_the_more_hours_the_better_the_preset():
 
 @pytest.mark.parametrize("hours", [0.05, 0.2, 1, 8])
 @pytest.mark.parametrize("speed", [30, 150, 3000])
-def test_two_trials_and_a_retraining_fit_or_the_fast_preset_is_left(hours, speed):
-    chosen, known = presets.choose(TABLE, FREE, pace(speed), 3600 * hours), pace(speed)
-    epoch = known.epoch(chosen.backbones[0], chosen.preset.image_size)
+@pytest.mark.parametrize("slots", [1, 2])
+def test_two_trials_and_a_retraining_of_half_the_cost_fit_or_the_fast_preset_is_left(hours, speed, slots):
+    known = pace(speed, slots=slots)
+    chosen = presets.choose(TABLE, FREE, known, 3600 * hours)
+    half = chosen.preset.epochs / 2 * known.epoch(chosen.backbones[0], chosen.preset.image_size)
     assert chosen.preset == TABLE[chosen.name]
-    assert chosen.name == "fast" or 3 * chosen.preset.epochs * epoch <= 3600 * hours
+    assert chosen.name == "fast" or (2 / slots + 1.2) * half <= 3600 * hours
+
+
+def test_with_trials_side_by_side_a_better_preset_fits():
+    one, two = (presets.choose(TABLE, FREE, pace(150, slots=slots), 650) for slots in (1, 2))
+    assert (one.name, two.name) == ("good", "best")
 
 
 def test_a_network_of_one_size_gets_that_size():
