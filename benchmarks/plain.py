@@ -1,33 +1,60 @@
-"""The plain script: a search as a good user of PyTorch and Optuna writes it by hand, without `sweep`.
+"""The plain script: a search as a good user of PyTorch, timm and Optuna writes it by hand, without `sweep`.
 
     python benchmarks/plain.py --root DATA --weights FILE --out FOLDER --trials 50
 
-It uses TPE and the median pruner as Optuna ships them, on an SQLite file; persistent, pinned DataLoader workers with
-torchvision's transforms; mixed precision, channels_last and a fused AdamW. It keeps the best epoch's weights. DATA
-holds labels.csv with path, split and one column per category. Each trial adds one line of JSON to
-FOLDER/trials.jsonl.
+The images are decoded once, into files that all processes map. As many processes as --slots share one study in a
+journal, as in Optuna's documentation, with TPE and the median pruner as shipped and a first trial of usual settings.
+They train with torchvision's transforms, timm's optimizer factory (no decay of norms and biases), mixed precision and
+channels_last, and keep the best epoch's weights. DATA holds labels.csv with path, split and one column per category.
+Each trial leaves NAME.json and NAME.pt in FOLDER/trials. The peers rival_ray.py and rival_syne.py train likewise.
 """
 
 import argparse
 import csv
 import json
+import multiprocessing
+import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-import optuna
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 BATCH = 64
 MEAN = STD = (0.5, 0.5, 0.5)
+ROOM = 1.14  # the side of a kept image over that of the network's input
+SPLITS = ("train", "val", "test")
+USUAL = {"lr": 2e-3, "weight_decay": 0.05, "loss": "cross_entropy", "smoothing": 0.1, "min_area": 0.6}
+USUAL |= {"brightness": 0.0, "warmup": 1}
+"""The first trial of `sweep` in these ranges, which the others try first, too."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The search: its images, its length, and where it trains."""
+
+    root: Path
+    out: Path
+    weights: str = ""
+    trials: int = 50
+    epochs: int = 4
+    size: int = 40
+    seed: int = 0
+    slots: int = 1  # trials side by side
+    device: str = "cpu"
+    began: float = 0.0  # when the clock started, in seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -40,17 +67,16 @@ class Split:
 
 
 class Photographs(Dataset[tuple[Tensor, Tensor]]):
-    """Images that the loader's workers decode and augment one by one."""
+    """Decoded images, [N, side, side, 3], that are augmented one by one."""
 
-    def __init__(self, split: Split, transform: Any) -> None:
-        self.split, self.transform = split, transform
+    def __init__(self, images: np.ndarray, labels: Tensor, transform: Any) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
 
     def __len__(self) -> int:
-        return len(self.split.paths)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        with Image.open(self.split.paths[index]) as image:
-            return self.transform(image.convert("RGB")), self.split.labels[index]
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
 class Net(nn.Module):
@@ -70,6 +96,7 @@ class Net(nn.Module):
         return logits
 
 
+# ---------------------------------------------------------------------------------------------- data
 def read(root: Path) -> dict[str, Split]:
     """Return the splits of labels.csv."""
     with (root / "labels.csv").open() as file:
@@ -77,11 +104,29 @@ def read(root: Path) -> dict[str, Split]:
     names = [name for name in rows[0] if name not in ("path", "split")]
     classes = [sorted({row[name] for row in rows}) for name in names]
     found = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         mine = [row for row in rows if row["split"] == split]
         labels = [[classes[k].index(row[name]) for k, name in enumerate(names)] for row in mine]
         found[split] = Split([root / row["path"] for row in mine], torch.tensor(labels), classes)
     return found
+
+
+def decoded(split: Split, size: int) -> np.ndarray:
+    """Return the images of a split as squares a little larger than the network's input, [N, side, side, 3]."""
+    side = round(ROOM * size)
+    images = np.empty((len(split.paths), side, side, 3), np.uint8)
+    for number, path in enumerate(split.paths):
+        with Image.open(path) as image:
+            images[number] = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+    return images
+
+
+def prepare(given: Given) -> None:
+    """Decode the images of train and val into files."""
+    (given.out / "trials").mkdir(parents=True, exist_ok=True)
+    splits = read(given.root)
+    for name in SPLITS[:2]:
+        np.save(given.out / f"{name}.npy", decoded(splits[name], given.size))
 
 
 def plain(size: int) -> Any:
@@ -102,20 +147,25 @@ def changed(size: int, params: dict[str, Any]) -> Any:
     )
 
 
-def loader(split: Split, transform: Any, device: str, *, train: bool) -> DataLoader[tuple[Tensor, Tensor]]:
+def loader(
+    images: np.ndarray, labels: Tensor, transform: Any, device: str, *, train: bool
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Return a loader; on a CPU without workers, since each process there has one core."""
+    workers = 0 if device == "cpu" else 4
     return DataLoader(
-        Photographs(split, transform),
+        Photographs(images, labels, transform),
         batch_size=BATCH if train else 2 * BATCH,
         shuffle=train,
         drop_last=train,
-        num_workers=2,
-        persistent_workers=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=device == "cuda",
     )
 
 
-def suggest(trial: optuna.Trial) -> dict[str, Any]:
-    """Draw the parameters from the same ranges as in benchmarks/question.py."""
+# ------------------------------------------------------------------------------------------ training
+def suggest(trial: Any) -> dict[str, Any]:
+    """Draw the parameters with an Optuna trial from the same ranges as in benchmarks/question.py."""
     params: dict[str, Any] = {
         "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-3, 0.3, log=True),
@@ -156,42 +206,44 @@ def accuracy(net: Net, batches: DataLoader[tuple[Tensor, Tensor]], sizes: list[i
     return right.item() / (len(cast(Photographs, batches.dataset)) * len(sizes))
 
 
-class Sweep:
-    """The search, with everything that its trials share."""
+class Training:
+    """What the trials of one process share, which has its part of the machine's cores."""
 
-    def __init__(self, given: argparse.Namespace) -> None:
-        self.given, self.began = given, given.began or time.time()
-        self.splits = read(given.root)
-        self.sizes = [len(classes) for classes in self.splits["train"].classes]
-        self.val = loader(self.splits["val"], plain(given.size), given.device, train=False)
+    def __init__(self, given: Given) -> None:
+        self.given = given
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // given.slots))
+        torch.set_float32_matmul_precision("high")
+        splits = read(given.root)
+        self.sizes = [len(classes) for classes in splits["train"].classes]
+        self.images = {name: np.load(given.out / f"{name}.npy", mmap_mode="r") for name in SPLITS[:2]}
+        self.labels = {name: splits[name].labels for name in SPLITS[:2]}
+        transform = plain(given.size)
+        self.val = loader(self.images["val"], self.labels["val"], transform, given.device, train=False)
 
-    def objective(self, trial: optuna.Trial) -> float:
-        params = suggest(trial)
-        best = 0.0
-        for epoch, value in enumerate(self.train(params, trial.number)):
+    def run(self, params: dict[str, Any], number: int) -> Iterator[float]:
+        """Train, and yield the accuracy on val after each epoch; the trial's files hold its best epoch so far."""
+        best, kept = 0.0, self.given.out / "trials" / f"{number}.json"
+        for epoch, (value, net) in enumerate(self._epochs(params, number), 1):
             if value > best:
                 best = value
-                (self.given.out / "new.pt").replace(self.given.out / f"{trial.number}.pt")
-            trial.report(value, epoch)
-            if epoch + 1 < self.given.epochs and trial.should_prune():
-                self.note(trial.number, params, best, epoch + 1, "PRUNED")
-                raise optuna.TrialPruned
-        self.note(trial.number, params, best, self.given.epochs, "COMPLETE")
-        return best
+                torch.save(net.state_dict(), kept.with_suffix(".pt"))
+            line = {"value": best, "epochs": epoch, "params": params, "seconds": time.time() - self.given.began}
+            kept.write_text(json.dumps(line))
+            yield value
 
-    def train(self, params: dict[str, Any], seed: int) -> Any:
-        """Train, and yield the accuracy on val after each epoch, whose weights are then in new.pt."""
-        device = self.given.device
-        torch.manual_seed(1000 * self.given.seed + seed)
-        batches = loader(self.splits["train"], changed(self.given.size, params), device, train=True)
+    def _epochs(self, params: dict[str, Any], number: int) -> Iterator[tuple[float, Net]]:
+        device, epochs = self.given.device, self.given.epochs
+        torch.manual_seed(1000 * self.given.seed + number)
+        transform = changed(self.given.size, params)
+        batches = loader(self.images["train"], self.labels["train"], transform, device, train=True)
         net = Net(self.given.weights, sum(self.sizes)).to(device).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(net.parameters(), params["lr"], weight_decay=params["weight_decay"], fused=True)
-        steps, warm = self.given.epochs * len(batches), params["warmup"] * len(batches)
+        optimizer = create_optimizer_v2(net, "adamw", lr=params["lr"], weight_decay=params["weight_decay"])
+        steps, warm = epochs * len(batches), params["warmup"] * len(batches)
         rise = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=max(1, warm))
         fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warm)
         schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [warm]) if warm else fall
         scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
-        for _ in range(self.given.epochs):
+        for _ in range(epochs):
             net.train()
             for images, labels in batches:
                 images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
@@ -203,38 +255,68 @@ class Sweep:
                 scaler.step(optimizer)
                 scaler.update()
                 schedule.step()
-            value = accuracy(net, self.val, self.sizes, device)
-            torch.save(net.state_dict(), self.given.out / "new.pt")
-            yield value
+            yield accuracy(net, self.val, self.sizes, device), net
 
-    def note(self, number: int, params: dict[str, Any], value: float, epochs: int, state: str) -> None:
-        line = {"trial": number, "value": value, "epochs": epochs, "state": state, "params": params}
-        with (self.given.out / "trials.jsonl").open("a") as file:
-            file.write(json.dumps(line | {"seconds": time.time() - self.began}) + "\n")
+
+@cache
+def training(given: Given) -> Training:
+    """Return the one that this process has."""
+    return Training(given)
+
+
+# ---------------------------------------------------------------------------------------- the search
+def search(given: Given, worker: int) -> None:
+    """Run trials in this process until all processes together have run enough."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    training = Training(given)
+
+    def objective(trial: optuna.Trial) -> float:
+        best = 0.0
+        for epoch, value in enumerate(training.run(suggest(trial), trial.number), 1):
+            best = max(best, value)
+            trial.report(value, epoch)
+            if epoch < given.epochs and trial.should_prune():
+                raise optuna.TrialPruned
+        return best
+
+    study = optuna.create_study(
+        study_name="question",
+        storage=optuna.storages.JournalStorage(JournalFileBackend(str(given.out / "journal.log"))),
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=given.seed + 1000 * worker),
+        pruner=optuna.pruners.MedianPruner(),
+        load_if_exists=True,
+    )
+    if worker == 0:
+        study.enqueue_trial(USUAL)
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.RUNNING)
+    enough = optuna.study.MaxTrialsCallback(given.trials, states=ended)
+    study.optimize(objective, callbacks=[enough])
+
+
+def arguments(description: str) -> Given:
+    ask = argparse.ArgumentParser(description=description)
+    ask.add_argument("--root", type=Path, required=True)
+    ask.add_argument("--out", type=Path, required=True)
+    for field in fields(Given)[2:]:
+        ask.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    return Given(**vars(ask.parse_args()))
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument("--root", type=Path, required=True)
-    ask.add_argument("--weights", default="")
-    ask.add_argument("--out", type=Path, required=True)
-    ask.add_argument("--trials", type=int, default=50)
-    ask.add_argument("--epochs", type=int, default=5)
-    ask.add_argument("--size", type=int, default=48)
-    ask.add_argument("--seed", type=int, default=0)
-    ask.add_argument("--device", default="cpu")
-    ask.add_argument("--began", type=float, default=0.0, help="when the clock started, in seconds since 1970")
-    given = ask.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.set_float32_matmul_precision("high")
-    study = optuna.create_study(
-        storage=f"sqlite:///{given.out}/study.db",
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=given.seed),
-        pruner=optuna.pruners.MedianPruner(),
-    )
-    study.optimize(Sweep(given).objective, n_trials=given.trials)
+    given = arguments(__doc__ or "")
+    prepare(given)
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=search, args=(given, number)) for number in range(given.slots)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a process of the search failed")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
 from trainers.train import train
 
-FIXED = {"lr": 2e-3, "weight_decay": 0.05, "loss": "cross_entropy", "smoothing": 0.1, "min_area": 0.5}
-FIXED |= {"brightness": 0.2, "warmup": 1}
+FIXED = {**plain.USUAL, "min_area": 0.5, "brightness": 0.2}  # of the gate
 
 SPACE = """\
 study: question
@@ -90,13 +89,14 @@ def drawn(table: Table, images: int, val: int) -> list[tuple[str, Row]]:
 
 @torch.inference_mode()
 def right(given: argparse.Namespace, test: plain.Split, weights: Path) -> np.ndarray:
-    """Return the share of right answers for each test image, by the plain script's network."""
+    """Return the share of right answers for each test image, by a network of the plain script."""
     sizes = [len(classes) for classes in test.classes]
     net = plain.Net("", sum(sizes)).eval()
     net.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     shares = []
-    for images, labels in plain.loader(test, plain.plain(given.size), "cpu", train=False):
-        found = torch.stack([part.argmax(1) for part in net(images).split(sizes, 1)], 1)
+    images = plain.decoded(test, given.size)
+    for batch, labels in plain.loader(images, test.labels, plain.plain(given.size), "cpu", train=False):
+        found = torch.stack([part.argmax(1) for part in net(batch).split(sizes, 1)], 1)
         shares.append((found == labels).float().mean(1))
     return torch.cat(shares).numpy()
 
@@ -149,14 +149,12 @@ def _seeds(found: list[dict[str, Any]]) -> float:
 def fixed(given: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
     out = given.out / f"gate-{seed}"
     out.mkdir(exist_ok=True)
-    args = argparse.Namespace(**{**vars(given), "root": data, "out": out, "seed": seed, "began": 0.0})
-    hand = plain.Sweep(args)
-    values = []
-    for value in hand.train(FIXED, seed):
-        values.append(value)
-        if value == max(values):
-            (out / "new.pt").replace(out / "best.pt")
-    theirs = scored(right(given, hand.splits["test"], out / "best.pt"))
+    hand = plain.Given(data, out, given.weights, 1, given.epochs, given.size, seed, device=given.device)
+    plain.prepare(hand)
+    for _ in plain.Training(hand).run(FIXED, 0):
+        pass
+    splits = plain.read(data)
+    theirs = scored(right(given, splits["test"], out / "trials/0.pt"))
     weights = {"weights": given.weights} if given.weights else {"pretrained": False}
     loss = {"name": "cross_entropy", "label_smoothing": FIXED["smoothing"]}
     recipe = Recipe.model_validate(
@@ -187,8 +185,8 @@ def fixed(given: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
     list(train(recipe, opened, out / "run", device=given.device))
     logits = predict(recipe, opened, out / "run/model.safetensors", split="test")
     ours = scored(answers(opened, logits))
-    read = [int(split.labels.sum()) for split in hand.splits.values()]
-    seen = [int(opened.labels(opened.table.indices(name)).sum()) for name in hand.splits]
+    read = [int(split.labels.sum()) for split in splits.values()]
+    seen = [int(opened.labels(opened.table.indices(name)).sum()) for name in splits]
     count = sum(p.numel() for p in plain.Net("", sum(opened.sizes)).parameters())
     mine = sum(tensor.size for name, tensor in _tensors(out / "run/model.safetensors") if _learnt(name))
     return {"sweep": ours, "plain": theirs, "labels": [seen, read], "parameters": [mine, count]}

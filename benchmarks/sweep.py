@@ -1,28 +1,32 @@
-"""Run the same search twice: 50 trials by `sweep run`, and by a plain script with TPE and the median pruner.
+"""Run the same search with several tools: 50 trials by `sweep run`, a plain script, Ray Tune and Syne Tune.
 
     python benchmarks/sweep.py --root DATA --weights FILE --out FOLDER [--rounds 3] [--quick] [--device cpu]
+        [--ray RAY/bin/python] [--syne SYNE/bin/python]
 
 DATA is a data set in the table layout. Without it, one is drawn. Some of its images are copied to FOLDER as train and
-val, and the remaining labelled ones as test. Both lanes have the same ranges, epochs and weights, and take turns on
-the whole machine. Every trial's best epoch is judged on test afterwards. The script compares the test accuracy of the
-trial that is best on val so far, over the seconds since the command was started, including imports and decoding.
+val, and the remaining labelled ones as test. All lanes have the same ranges, epochs, weights, first trial and number
+of trials side by side, and take turns on the whole machine. The scripts of the others are plain.py, rival_ray.py and
+rival_syne.py; the last two need a Python that has the tool (and torch, timm, torchvision and optuna), and are skipped
+without one. Every trial's best epoch is judged on test afterwards. The script compares the test accuracy of the trial
+that is best on val so far, over the seconds since the command was started, including imports and decoding.
 
-The gate (benchmarks/question.py): one fixed configuration trained both ways must agree on test within two standard
-errors, and both must read the same labels. Finished rounds are kept in FOLDER, and the same command resumes.
+The gate (benchmarks/question.py): one fixed configuration trained by `sweep` and by plain.py must agree on test
+within two standard errors, and both must read the same labels. Finished rounds are kept in FOLDER, and the same
+command resumes.
 """
 
 import argparse
 import hashlib
 import json
-import math
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import plain
@@ -34,6 +38,8 @@ from trainers.evaluation.predict import predict
 from trainers.loading.batches import Data
 
 HERE = Path(__file__).parent
+UNTOLD = ("out", "rounds", "quick", "ray", "syne")  # arguments that do not change a round
+SWEEP, PLAIN = "sweep run", "plain script"
 FIFTH = 5  # the target: the plain script's result in a fifth of its time
 
 
@@ -48,24 +54,28 @@ class Point:
     epochs: int
 
 
+Found = dict[str, list[list[Point]]]
+"""The trials of each round, by lane."""
+Run = Callable[[argparse.Namespace, Path, Path, int], list[Point]]
+
+
 # ------------------------------------------------------------------------------------------- the lanes
-def by_hand(given: argparse.Namespace, data: Path, out: Path, seed: int) -> list[Point]:
-    """Run the plain script in a separate process."""
-    words = [sys.executable, str(HERE / "plain.py"), "--root", str(data), "--out", str(out), "--seed", str(seed)]
+def by_script(script: str, python: str, given: argparse.Namespace, data: Path, out: Path, seed: int) -> list[Point]:
+    """Run a script with the arguments of plain.py in a separate process."""
+    words = [python, str(HERE / script), "--root", str(data), "--out", str(out), "--seed", str(seed)]
     words += ["--weights", given.weights, "--trials", str(given.trials), "--epochs", str(given.epochs)]
-    words += ["--size", str(given.size), "--device", given.device, "--began", str(time.time())]
-    subprocess.run(words, check=True)
-    lines = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    words += ["--size", str(given.size), "--slots", given.slots, "--device", given.device]
+    out.mkdir(parents=True)
+    with (out / "log.txt").open("w") as log:
+        began = ["--began", str(time.time())]
+        subprocess.run([*words, *began], check=True, stdout=log, stderr=subprocess.STDOUT)
     test = plain.read(data)["test"]
-    return [
-        Point(
-            line["seconds"],
-            line["value"],
-            *question.scored(question.right(given, test, out / f"{line['trial']}.pt")),
-            line["epochs"],
-        )
-        for line in lines
-    ]
+    points = []
+    for kept in sorted((out / "trials").glob("*.json")):
+        line = json.loads(kept.read_text())
+        scored = question.scored(question.right(given, test, kept.with_suffix(".pt")))
+        points.append(Point(line["seconds"], line["value"], *scored, line["epochs"]))
+    return points
 
 
 def by_sweep(given: argparse.Namespace, data: Path, out: Path, seed: int) -> list[Point]:
@@ -108,14 +118,6 @@ def curve(points: list[Point]) -> list[tuple[float, Point]]:
     return found
 
 
-def reached(points: list[Point], least: float) -> float:
-    """Return the seconds after which the best so far always has at least `least` on test; infinite if never."""
-    since = math.inf
-    for seconds, point in curve(points):
-        since = min(since, seconds) if point.test >= least else math.inf
-    return since
-
-
 def first(points: list[Point], count: int) -> tuple[float, Point]:
     """Return the seconds after which `count` trials had finished, and the best of them by val."""
     some = sorted(points, key=lambda one: one.seconds)[:count]
@@ -128,61 +130,52 @@ def within(points: list[Point], seconds: float) -> Point:
     return max(some, key=lambda one: one.val, default=Point(seconds, 0.0, 0.0, 0.0, 0))
 
 
-def rows(found: dict[str, list[list[Point]]]) -> Iterator[list[object]]:
-    """Yield a line per round, then their means."""
-    lines = []
-    for ours, theirs in zip(found["sweep"], found["plain"], strict=True):
-        (end, best), (mine, own) = first(theirs, len(theirs)), first(ours, len(ours))
-        early, same = within(ours, end / FIFTH), within(theirs, end / FIFTH)
-        lines.append([end, best.test, best.error, early.test, same.test, mine, own.test])
-        metric = best.test - best.error
-        froms = [f"{reached(points, metric):.0f} s".replace("inf s", "never") for points in (ours, theirs)]
-        yield [len(lines) - 1, *_cells(lines[-1]), *froms]
-    means = [statistics.mean(column) for column in zip(*lines, strict=True)]
-    yield ["mean", *_cells(means), "", ""]
+def rows(found: Found) -> Iterator[list[object]]:
+    """Yield a line per lane and round, then one with the lane's means."""
+    for lane, rounds_of in found.items():
+        cells = []
+        for number, (points, hand) in enumerate(zip(rounds_of, found[PLAIN], strict=True)):
+            end, best = first(points, len(points))
+            early = within(points, first(hand, len(hand))[0] / FIFTH).test
+            cells.append((end, best.test, early, sum(point.epochs for point in points)))
+            yield [lane, number, *_cells(cells[-1], f" ± {best.error:.4f}")]
+        means = [statistics.mean(column) for column in zip(*cells, strict=True)]
+        yield [lane, "mean", *_cells(means, "")]
 
 
-def _cells(line: list[float]) -> list[str]:
-    end, best, error, early, same, mine, own = line
-    return [f"{end:.0f} s", f"{best:.4f} ± {error:.4f}", f"{early:.4f}", f"{same:.4f}", f"{mine:.0f} s", f"{own:.4f}"]
+def _cells(line: Sequence[float], error: str) -> list[str]:
+    end, best, early, epochs = line
+    return [f"{end:.0f} s", f"{best:.4f}{error}", f"{early:.4f}", f"{epochs:.0f}"]
 
 
-def met(found: dict[str, list[list[Point]]]) -> tuple[float, float]:
+def met(found: Found) -> tuple[float, float]:
     """Return means over the rounds: test of sweep's choice after a fifth of the script's time, and its target."""
     early, least = [], []
-    for ours, theirs in zip(found["sweep"], found["plain"], strict=True):
+    for ours, theirs in zip(found[SWEEP], found[PLAIN], strict=True):
         end, best = first(theirs, len(theirs))
         early.append(within(ours, end / FIFTH).test)
         least.append(best.test - best.error)
     return statistics.mean(early), statistics.mean(least)
 
 
-HEADERS = [
-    "round",
-    "by hand: all trials",
-    "test",
-    "sweep after a fifth of that",
-    "by hand after a fifth",
-    "sweep: all trials",
-    "test",
-    "as good to the end from: sweep",
-    "by hand",
-]
+HEADERS = ["lane", "round", "all trials", "test", "test after a fifth of the plain script's time", "epochs"]
 
 
-def drawing(found: dict[str, list[list[Point]]], path: Path) -> None:
-    """Draw the curves of both lanes: test accuracy of the best by val so far, over time."""
+def drawing(found: Found, path: Path) -> None:
+    """Draw the curves of all lanes: test accuracy of the best by val so far, over time."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
-    for lane, colour in (("plain", "#c05020"), ("sweep", "#2060a0")):
-        for number, points in enumerate(found[lane]):
+    for colour, (lane, rounds_of) in enumerate(found.items()):
+        for number, points in enumerate(rounds_of):
             steps = [*curve(points), (max(p.seconds for p in points), curve(points)[-1][1])]
-            label = {"plain": "plain script", "sweep": "sweep run"}[lane] if number == 0 else None
-            axes.step([s for s, _ in steps], [p.test for _, p in steps], where="post", color=colour, label=label)
+            label = None if number else lane
+            axes.step(
+                [s for s, _ in steps], [p.test for _, p in steps], where="post", color=f"C{colour}", label=label
+            )
     axes.set(xlabel="seconds since the command", ylabel="test accuracy of the best by val", xscale="log")
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
@@ -192,17 +185,23 @@ def drawing(found: dict[str, list[list[Point]]], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def known(given: argparse.Namespace, data: Path) -> dict[str, list[list[Point]]]:
-    """Return every round of both lanes, after running the missing ones in turn."""
-    found: dict[str, list[list[Point]]] = {"plain": [], "sweep": []}
+def known(given: argparse.Namespace, data: Path) -> Found:
+    """Return every round of all lanes that can run here, after running the missing ones in turn."""
+    lanes: dict[str, Run] = {SWEEP: by_sweep, PLAIN: partial(by_script, "plain.py", sys.executable)}
+    for name, script, python in (("Ray Tune", "rival_ray.py", given.ray), ("Syne Tune", "rival_syne.py", given.syne)):
+        if python is None:
+            print(f"{name}: skipped, no Python with it is named", file=sys.stderr)
+        else:
+            lanes[name] = partial(by_script, script, python)
+    found: Found = {lane: [] for lane in lanes}
     for number in range(given.rounds):
-        lanes = [("plain", by_hand), ("sweep", by_sweep)]
-        for lane, run in lanes if number % 2 == 0 else lanes[::-1]:
-            kept = given.out / f"{lane}-{number}.json"
+        order = list(lanes.items())
+        for lane, run in order if number % 2 == 0 else order[::-1]:
+            place = given.out / f"{lane}-{number}".lower().replace(" ", "-")
+            kept = place.with_suffix(".json")
             if not kept.exists():
-                shutil.rmtree(given.out / f"{lane}-{number}", ignore_errors=True)
-                points = run(given, data, given.out / f"{lane}-{number}", number)
-                kept.write_text(json.dumps([asdict(point) for point in points]))
+                shutil.rmtree(place, ignore_errors=True)
+                kept.write_text(json.dumps([asdict(point) for point in run(given, data, place, number)]))
             found[lane].append([Point(**one) for one in json.loads(kept.read_text())])
     return found
 
@@ -221,12 +220,14 @@ def settings() -> argparse.Namespace:
     ask.add_argument("--val", type=int, default=300)
     ask.add_argument("--gate", type=int, default=3, help="seeds of the gate")
     ask.add_argument("--slots", default=str(max(1, len(os.sched_getaffinity(0)))))
+    ask.add_argument("--ray", help="the Python of an environment that has Ray Tune")
+    ask.add_argument("--syne", help="the Python of an environment that has Syne Tune")
     ask.add_argument("--search", default="{seed: SEED}", help="the key `search` of the search space")
     given = ask.parse_args()
     if given.quick:
         given.rounds, given.trials, given.epochs, given.images, given.val = 1, 6, 3, 480, 160
         given.gate = 2
-    asked = {name: str(value) for name, value in vars(given).items() if name not in ("out", "rounds", "quick")}
+    asked = {name: str(value) for name, value in vars(given).items() if name not in UNTOLD}
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     given.out = given.out.absolute() / f"{'quick' if given.quick else 'whole'}-{name}"
     given.weights = str(Path(given.weights).absolute()) if given.weights else ""
@@ -243,7 +244,7 @@ def main() -> None:
     print(f"gate: {'held' if good else 'BROKEN'}: {words}\n")
     print(
         f"{given.trials} trials of {given.epochs} epochs, {given.images} images of {given.size} pixels. Test accuracy"
-        " of the best trial by val so far. As good: within a standard error of the script's final choice\n"
+        " of the best trial by val so far\n"
     )
     lines = list(rows(found))
     print(rounds.table(HEADERS, lines))
