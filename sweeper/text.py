@@ -96,8 +96,10 @@ def counted(number: int, what: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format seconds in the two largest units: 45s, 38m, 2h05m, 1d03h."""
+    """Format seconds in the two largest units, rounded: 45s, 38m, 2h05m, 1d03h."""
     rest = max(0, round(seconds))
+    smallest = 3600 if rest >= 86400 else 60 if rest >= 60 else 1
+    rest = smallest * round(rest / smallest)
     for i, (size, unit) in enumerate(UNITS):
         if rest >= size or size == 1:
             small = UNITS[i + 1] if size > 60 else None

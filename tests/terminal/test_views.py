@@ -104,9 +104,9 @@ def test_off_a_terminal_there_are_plain_lines_and_no_escape_codes():
     assert lines == [
         "trial 4 starts on cuda:0: backbone resnet18.a1_in1k, gamma 2.57, schedule cosine",
         "trial 5 starts on cuda:1: backbone resnet18.a1_in1k, gamma 2.71, schedule cosine",
-        "trial 4 epoch 1/3 val overall_accuracy 0.5000 eta 14m",
-        "trial 4 epoch 2/3 val overall_accuracy 0.6000 eta 14m",
-        "trial 4 epoch 3/3 val overall_accuracy 0.7000 eta 14m",
+        "trial 4 epoch 1/3 val overall_accuracy 0.5000 eta 15m",
+        "trial 4 epoch 2/3 val overall_accuracy 0.6000 eta 15m",
+        "trial 4 epoch 3/3 val overall_accuracy 0.7000 eta 15m",
         "trial 4 done after 3/3 epochs, val overall_accuracy 0.8217 at epoch 2",
         "trial 5 failed: out of GPU memory",
         "trial 6 starts on cuda:0: backbone resnet18.a1_in1k, gamma 2.86, schedule cosine",
@@ -386,7 +386,8 @@ def test_a_table_on_a_terminal_says_which_columns_do_not_fit_and_how_to_see_them
 # ------------------------------------------------------------------------------------------- words
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (45.4, "45s"), (60, "1m"), (38 * 60 + 20, "38m"), (7500, "2h05m"), (86400 + 3 * 3600, "1d03h")],
+    [(0, "0s"), (45.4, "45s"), (60, "1m"), (38 * 60 + 20, "38m"), (7500, "2h05m"), (86400 + 3 * 3600, "1d03h")]
+    + [(11 * 60 + 40, "12m"), (3580, "1h00m"), (86390, "1d00h"), (59.6, "1m")],
 )
 def test_a_duration_is_told_in_its_largest_units(seconds, text):
     assert words.format_duration(seconds) == text
