@@ -18,7 +18,7 @@ from sweeper.study.planner import LEAST, MARGIN, TRIAL_S, WANTED
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)
 FAMILY = "family"
-SHORTENED = 0.5  # a preset is chosen if trainings of this share of its cost fit; the planner shortens them
+SHORTENED = 0.3  # a preset is chosen if trainings of this share of its cost fit: about the cost of the one below it
 
 
 class Preset(NamedTuple):

@@ -277,16 +277,23 @@ def test_the_more_hours_the_better_the_preset():
 @pytest.mark.parametrize("hours", [0.05, 0.2, 1, 8])
 @pytest.mark.parametrize("speed", [30, 150, 3000])
 @pytest.mark.parametrize("slots", [1, 2])
-def test_two_trials_and_a_retraining_of_half_the_cost_fit_or_the_fast_preset_is_left(hours, speed, slots):
+def test_two_shortened_trials_and_a_retraining_fit_or_the_fast_preset_is_left(hours, speed, slots):
     known = pace(speed, slots=slots)
     chosen = presets.choose(TABLE, FREE, known, 3600 * hours)
-    half = chosen.preset.epochs / 2 * known.epoch(chosen.backbones[0], chosen.preset.image_size)
+    whole = chosen.preset.epochs * known.epoch(chosen.backbones[0], chosen.preset.image_size)
     assert chosen.preset == TABLE[chosen.name]
-    assert chosen.name == "fast" or (2 / slots + 1.2) * half <= 3600 * hours
+    assert chosen.name == "fast" or (2 / slots + 1.2) * presets.SHORTENED * whole <= 3600 * hours
+
+
+@pytest.mark.parametrize(("higher", "lower"), [("best", "good"), ("good", "fast")])
+@pytest.mark.parametrize("table", presets.TABLE.values(), ids=presets.TABLE)
+def test_a_preset_that_is_shortened_costs_about_what_the_one_below_does(table, higher, lower):
+    costs = [table[name].epochs * table[name].image_size ** 2 for name in (lower, higher)]
+    assert costs[0] / costs[1] == pytest.approx(presets.SHORTENED, abs=0.1)
 
 
 def test_with_trials_side_by_side_a_better_preset_fits():
-    one, two = (presets.choose(TABLE, FREE, pace(150, slots=slots), 650) for slots in (1, 2))
+    one, two = (presets.choose(TABLE, FREE, pace(150, slots=slots), 400) for slots in (1, 2))
     assert (one.name, two.name) == ("good", "best")
 
 
