@@ -386,8 +386,10 @@ def test_a_table_on_a_terminal_says_which_columns_do_not_fit_and_how_to_see_them
 # ------------------------------------------------------------------------------------------- words
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (45.4, "45s"), (60, "1m"), (38 * 60 + 20, "38m"), (7500, "2h05m"), (86400 + 3 * 3600, "1d03h")]
-    + [(11 * 60 + 40, "12m"), (3580, "1h00m"), (86390, "1d00h"), (59.6, "1m")],
+    [
+        *[(0, "0s"), (45.4, "45s"), (60, "1m"), (38 * 60 + 20, "38m"), (7500, "2h05m"), (86400 + 3 * 3600, "1d03h")],
+        *[(11 * 60 + 40, "12m"), (3580, "1h00m"), (86390, "1d00h"), (59.6, "1m")],
+    ],
 )
 def test_a_duration_is_told_in_its_largest_units(seconds, text):
     assert words.format_duration(seconds) == text
