@@ -170,6 +170,7 @@ PARTS = (
     "posthoc_logit_adjustment",
 )
 """Keys that a recipe may leave out to get the values of the backbone's family."""
+MIXING = ("mixup", "cutmix")  # the keys of `augment` that mix images
 OF_WEIGHTS = ("backbone_args", "normalize")
 """Keys that it may leave out to get those of timm's config.json beside its local weights."""
 
@@ -218,11 +219,12 @@ def defaults(
     }
 
 
-def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
+def filled(train: dict[str, Any], metric: str, *, mixed: bool | None = None) -> dict[str, Any]:
     """Return `train` with the parts it leaves out; a part that is there stays as it is.
 
-    Predictions use mirror images if training does. They are corrected for class frequency, with a fitted strength,
-    if the metric is a mean over classes.
+    `mixed` tells if images are mixed, where `augment` is left out although the file decides that. Predictions use
+    mirror images if training does. They are corrected for class frequency, with a fitted strength, if the metric is a
+    mean over classes.
     """
     backbone = train.get("backbone")
     if not isinstance(backbone, str):
@@ -230,8 +232,7 @@ def filled(train: dict[str, Any], metric: str) -> dict[str, Any]:
     epochs = train.get("epochs", TrainConfig.model_fields["epochs"].default)
     known: dict[str, Any] = {"epochs": epochs} if isinstance(epochs, int) else {}
     augment = train.get("augment")
-    if isinstance(augment, dict):
-        known["mixed"] = any(augment.get(key) for key in ("mixup", "cutmix"))
+    known["mixed"] = any(augment.get(key) for key in MIXING) if isinstance(augment, dict) else mixed
     parts = defaults(backbone, metric, pretrained=train.get("pretrained") is not False, **known)
     own = _of_weights(train, backbone)
     looks = {"tta": {"flip": _mirrored(train.get("augment")), "scales": SCALES}}

@@ -204,7 +204,16 @@ class Space:
     def _families(self) -> list[tuple[str, dict[str, Any]]]:
         """Return each backbone with the usual values of its family."""
         recipes = [self._recipe(closed).train for _, closed in self._over(lambda name: name == "backbone")]
-        return [(train.backbone, defaults.filled(_given(train), self._spec.metric)) for train in recipes]
+        metric, mixed = self._spec.metric, self._mixes()
+        return [(train.backbone, defaults.filled(_given(train), metric, mixed=mixed)) for train in recipes]
+
+    def _mixes(self) -> bool | None:
+        """True or False if the file fixes whether images are mixed; None if the search or the defaults decide."""
+        augment = self._tree.value.get("augment") if isinstance(self._tree.value, dict) else None
+        if augment is None or not isinstance(augment.value, dict):
+            return None
+        mixing = [augment.value[key] for key in defaults.MIXING if key in augment.value]
+        return None if any(map(list, map(parameters, mixing))) else any(map(plain, mixing))
 
     @property
     def _distributions(self) -> dict[str, Distribution]:

@@ -18,6 +18,7 @@ from trainers.data_config import Framing
 from trainers.support.errors import UserError
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
+SMOOTHED = "{name: cross_entropy, label_smoothing: {uniform: [0, 0.2]}}"
 CATEGORIES = ["material", "fabric"]
 HEAD = "study: s\ndata: {root: d}\nbudget: {trials: 3}\n"
 BRANCHES = (
@@ -177,6 +178,23 @@ def test_a_search_for_a_mean_over_classes_begins_without_smoothing():
     for metric, smoothing in (("overall_accuracy", 0.1), ("macro_recall", 0.0)):
         found = Space(read(written(f"metric: {metric}\n{text}")), CATEGORIES)
         assert found.default() == [{"loss.label_smoothing": smoothing}]
+
+
+@pytest.mark.parametrize(
+    ("augment", "smoothing"),
+    [
+        ("{mixup: 0.2}", 0.0),
+        ("{cutmix: 1.0}", 0.0),
+        ("{mixup: {choice: [0.2, 0.0]}}", 0.0),  # the family mixes, and the search decides
+        ("{horizontal_flip: 0.5}", 0.1),
+        ("{mixup: 0}", 0.1),
+        ("{random_resized_crop: {scale: [{uniform: [0.3, 0.9]}, 1.0]}}", 0.1),
+    ],
+)
+def test_a_search_starts_with_smoothing_where_its_file_mixes_no_images(augment, smoothing):
+    train = f"train: {{backbone: mobilenetv2_100, epochs: 12, augment: {augment}, loss: {SMOOTHED}}}"
+    (found,) = Space(read(written(train)), CATEGORIES).default()
+    assert found["loss.label_smoothing"] == smoothing
 
 
 def test_there_is_one_default_a_backbone():
