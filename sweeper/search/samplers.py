@@ -40,7 +40,7 @@ from trainers.support.errors import UserError
 if TYPE_CHECKING:
     from sweeper.space.space import Space
 
-MIN_WARMUP_EPOCHS = 3  # epochs
+MAX_WARMUP_EPOCHS = 3  # that the median pruner waits if the learning rate rises no longer
 TRIED = (0.3, 0.5, 0.2, 0.4)  # values of the trials on which a sampler is tried out
 Called = Callable[..., Any]
 """Calls its first argument with the others."""
@@ -194,9 +194,10 @@ def _refuse_ending(made: BaseSampler, name: str) -> None:
 
 
 def _warmup(train: TrainConfig) -> int:
+    """Return the epochs before a trial is judged: after half of a short training, ranks are those at the end."""
     schedule = train.schedule
     rise = schedule.pct_start * train.epochs if isinstance(schedule, OneCycle) else schedule.warmup_epochs
-    return max(MIN_WARMUP_EPOCHS, math.ceil(rise))
+    return max(min(MAX_WARMUP_EPOCHS, math.ceil(train.epochs / 2) - 1), math.ceil(rise))
 
 
 class StatelessSampler(BaseSampler):

@@ -56,22 +56,29 @@ def test_of_a_grid_smaller_than_what_is_shown_all_is_shown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "judged"),
+    ("schedule", "epochs", "judged"),
     [
-        (Cosine(warmup_epochs=0), 4),
-        (Cosine(warmup_epochs=5), 6),
-        (OneCycle(pct_start=0.25), 6),
+        (Cosine(warmup_epochs=0), 20, 4),
+        (Cosine(warmup_epochs=5), 20, 6),
+        (OneCycle(pct_start=0.25), 20, 6),
+        (Cosine(warmup_epochs=1), 8, 4),
+        (Cosine(warmup_epochs=1), 6, 3),
+        (Cosine(warmup_epochs=1), 4, 2),
+        (Cosine(warmup_epochs=2), 4, 3),
+        (Cosine(warmup_epochs=0), 2, 1),
     ],
 )
-def test_no_trial_is_judged_by_the_median_before_its_learning_rate_has_risen(schedule, judged):
-    train = TrainConfig(backbone="resnet18", epochs=20, schedule=schedule)
+def test_no_trial_is_judged_by_the_median_before_half_of_it_or_the_third_epoch_or_the_rise_of_its_rate(
+    schedule, epochs, judged
+):
+    train = TrainConfig(backbone="resnet18", epochs=epochs, schedule=schedule)
     pruner = samplers.pruner(
         search(sampler="random", pruner={"name": "median", "startup_trials": 1, "min_trials": 1}), train
     )
     made = optuna.create_study(direction="maximize")
     made.add_trial(optuna.trial.create_trial(value=0.9, intermediate_values=dict.fromkeys(range(1, 21), 0.9)))
     trial, ends = made.ask(), []
-    for epoch in range(1, 21):
+    for epoch in range(1, epochs + 1):
         trial.report(0.1, epoch)
         ends.append(pruner.prune(made, made.trials[-1]))
     assert ends.index(True) + 1 == judged
