@@ -386,7 +386,9 @@ def _planned(
         return None
 
     def timed(recipes: Sequence["Recipe"]) -> Sequence[Mapping[str, Any]]:
-        output.print_message(f"timing a few steps of {text.counted(len(recipes), 'network')} on {slots[0].name}")
+        what = text.counted(len(recipes), "network")
+        sizes = " or ".join(dict.fromkeys(str(recipe.train.image_size) for recipe in recipes))
+        output.print_message(f"timing a few steps of {what} at {sizes} px on {slots[0].home}")
         return timing.measure(recipes, table.categories, slots, [file.path for file in spec.extensions])
 
     return Planner(spec, space, table, slots, retrains, timed).plan()
