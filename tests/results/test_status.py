@@ -210,9 +210,9 @@ def test_the_doctor_judges_a_gpu_as_the_preflight_does(tmp_path, monkeypatch, ar
 @pytest.mark.parametrize(
     ("swept", "final", "words"),
     [
-        (5400.0, 1140.0, "retraining 19m, between trials 1h29m, unused 11m"),
-        (6600.0, 900.0, "retraining 15m, between trials 1h49m, 5m late"),
-        (5400.0, None, "retraining 12s, between trials 1h29m, unused 29m"),
+        (5400.0, 1140.0, "retraining 19m, between trials 1h30m, unused 11m"),
+        (6600.0, 900.0, "retraining 15m, between trials 1h50m, 5m late"),
+        (5400.0, None, "retraining 12s, between trials 1h30m, unused 30m"),
     ],
 )
 def test_the_hours_are_accounted_for(swept, final, words):

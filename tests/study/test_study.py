@@ -194,7 +194,7 @@ def test_bad_trials_are_pruned_and_say_so_everywhere(tmp_path):
     study.close()
     pruned = {one.number for one in results if one.state == "PRUNED"}
     assert pruned
-    assert all(one.epochs >= 4 for one in results)
+    assert min(one.epochs for one in results) == 3  # half of their 6 epochs
     assert pruned == {number for number, trial in enumerate(past(path)) if trial.state.name == "PRUNED"}
 
 
