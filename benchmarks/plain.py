@@ -271,11 +271,10 @@ def search(given: Given, worker: int) -> None:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    training = Training(given)
 
     def objective(trial: optuna.Trial) -> float:
         best = 0.0
-        for epoch, value in enumerate(training.run(suggest(trial), trial.number), 1):
+        for epoch, value in enumerate(training(given).run(suggest(trial), trial.number), 1):
             best = max(best, value)
             trial.report(value, epoch)
             if epoch < given.epochs and trial.should_prune():

@@ -1,4 +1,4 @@
-"""The search that benchmarks/sweep.py runs in two ways: its images, its ranges, and the gate between the two."""
+"""The search that benchmarks/sweep.py runs with several tools: its images, its ranges, and the gate."""
 
 import argparse
 import csv
@@ -88,14 +88,13 @@ def drawn(table: Table, images: int, val: int) -> list[tuple[str, Row]]:
 
 
 @torch.inference_mode()
-def right(given: argparse.Namespace, test: plain.Split, weights: Path) -> np.ndarray:
-    """Return the share of right answers for each test image, by a network of the plain script."""
+def right(images: np.ndarray, test: plain.Split, size: int, weights: Path) -> np.ndarray:
+    """Return the share of right answers for each of the decoded test images, by a network of the plain script."""
     sizes = [len(classes) for classes in test.classes]
     net = plain.Net("", sum(sizes)).eval()
     net.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     shares = []
-    images = plain.decoded(test, given.size)
-    for batch, labels in plain.loader(images, test.labels, plain.plain(given.size), "cpu", train=False):
+    for batch, labels in plain.loader(images, test.labels, plain.plain(size), "cpu", train=False):
         found = torch.stack([part.argmax(1) for part in net(batch).split(sizes, 1)], 1)
         shares.append((found == labels).float().mean(1))
     return torch.cat(shares).numpy()
@@ -154,7 +153,7 @@ def fixed(given: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
     for _ in plain.Training(hand).run(FIXED, 0):
         pass
     splits = plain.read(data)
-    theirs = scored(right(given, splits["test"], out / "trials/0.pt"))
+    theirs = scored(right(plain.decoded(splits["test"], given.size), splits["test"], given.size, out / "trials/0.pt"))
     weights = {"weights": given.weights} if given.weights else {"pretrained": False}
     loss = {"name": "cross_entropy", "label_smoothing": FIXED["smoothing"]}
     recipe = Recipe.model_validate(

@@ -66,7 +66,7 @@ def trial() -> None:
     number = int(params.pop("st_checkpoint_dir").parent.name)
     given = plain.arguments(__doc__ or "")
     report = Reporter()
-    for epoch, value in enumerate(plain.Training(given).run(params, number), 1):
+    for epoch, value in enumerate(plain.training(given).run(params, number), 1):
         report(epoch=epoch, accuracy=value)
 
 

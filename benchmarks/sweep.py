@@ -68,14 +68,15 @@ def by_script(script: str, python: str, given: argparse.Namespace, data: Path, o
     out.mkdir(parents=True)
     with (out / "log.txt").open("w") as log:
         began = ["--began", str(time.time())]
-        subprocess.run([*words, *began], check=True, stdout=log, stderr=subprocess.STDOUT)
+        subprocess.run([*words, *began], check=True, cwd=out, stdout=log, stderr=subprocess.STDOUT)
     test = plain.read(data)["test"]
+    images = plain.decoded(test, given.size)
     points = []
     for kept in sorted((out / "trials").glob("*.json")):
         line = json.loads(kept.read_text())
-        scored = question.scored(question.right(given, test, kept.with_suffix(".pt")))
+        scored = question.scored(question.right(images, test, given.size, kept.with_suffix(".pt")))
         points.append(Point(line["seconds"], line["value"], *scored, line["epochs"]))
-    return points
+    return sorted(points, key=lambda one: one.seconds)[: given.trials]  # Syne Tune starts one too many
 
 
 def by_sweep(given: argparse.Namespace, data: Path, out: Path, seed: int) -> list[Point]:
@@ -192,7 +193,7 @@ def known(given: argparse.Namespace, data: Path) -> Found:
         if python is None:
             print(f"{name}: skipped, no Python with it is named", file=sys.stderr)
         else:
-            lanes[name] = partial(by_script, script, python)
+            lanes[name] = partial(by_script, script, str(Path(python).absolute()))
     found: Found = {lane: [] for lane in lanes}
     for number in range(given.rounds):
         order = list(lanes.items())

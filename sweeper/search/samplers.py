@@ -194,7 +194,7 @@ def _refuse_ending(made: BaseSampler, name: str) -> None:
 
 
 def _warmup(train: TrainConfig) -> int:
-    """Return the epochs before a trial is judged: after half of a short training, ranks are those at the end."""
+    """Return the epochs before a trial is judged: just under half of a short training."""
     schedule = train.schedule
     rise = schedule.pct_start * train.epochs if isinstance(schedule, OneCycle) else schedule.warmup_epochs
     return max(min(MAX_WARMUP_EPOCHS, math.ceil(train.epochs / 2) - 1), math.ceil(rise))

@@ -85,8 +85,8 @@ class Median(Part):
     warmup_epochs: int | None = Field(
         None,
         ge=0,
-        description="epochs before a trial is judged; when left out 3, fewer so that it is judged after half of its"
-        " epochs, or the lr warm-up if that is longer",
+        description="epochs before a trial is judged; when left out 3, in a short training just under half of its"
+        " epochs, and at least the lr warm-up",
     )
     min_trials: Positive = Field(5, description="trials that must have reached an epoch to be compared there")
 
