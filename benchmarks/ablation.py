@@ -3,7 +3,8 @@
     python benchmarks/ablation.py --root ../shared/data/clothing --weights FOLDER --out ablation.jsonl
 
 Runs that are already in the output are not trained again, so the same command continues. --table prints the table of
-the runs so far. Every run trains on train alone, and leaves its logits in a folder named after the output.
+the runs so far, and what the mean of two or three seeds of a variant gains. Every run trains on train alone, and
+leaves its logits in a folder named after the output.
 Its last epoch is judged as it is and with test-time augmentation, each also with a posterior correction for each
 metric (cross-fitted on val; test uses val's tau).
 """
@@ -12,12 +13,13 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rounds
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from trainers.config import Recipe, TrainConfig, Views
 from trainers.data.cache import wanted_side
@@ -122,6 +124,27 @@ def table(runs: list[dict[str, Any]]) -> Iterator[str]:
             yield f"| {variant} | {look} | {len(mine)} | " + " | ".join(cells) + " |"
 
 
+def seeds(data: Data, folder: Path) -> Iterator[str]:
+    """Yield a Markdown table of the variants with three seeds: both accuracies of one model and of means over seeds,
+    with test-time augmentation, on val and test together.
+    """
+    yield "| variant | one: overall, mean class | two seeds | three seeds |"
+    yield "|---|--:|--:|--:|"
+    known = data.labels([row for split in ("val", "test") for row in data.table.indices(split)])
+    for variant in VARIANTS:
+        files = [folder / f"{variant} {seed}.safetensors" for seed in range(3)]
+        if not all(file.exists() for file in files):
+            continue
+        found = [load_file(file) for file in files]
+        logits = [np.concatenate([one["val_tta"], one["test_tta"]]).astype(np.float32) for one in found]
+        cells = []
+        for size in (1, 2, 3):
+            means = [np.mean(some, axis=0) for some in combinations(logits, size)]
+            scores = [metrics.scores(mean, known, data.table.categories, loss=0.0) for mean in means]
+            cells.append(", ".join(f"{np.mean([one.value(goal) for one in scores]):.4f}" for goal in GOALS))
+        yield f"| {variant} | " + " | ".join(cells) + " |"
+
+
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--root", default="../shared/data/clothing")
@@ -135,6 +158,8 @@ def main() -> None:
     if not given.table:
         run(given)
     print("\n".join(table(rounds.recorded(given.out))))
+    data = Data.open(DataConfig(layout="table", root=given.root, size=64), given.cache)
+    print("\n".join(["", *seeds(data, given.out.with_suffix(""))]))
 
 
 def run(given: argparse.Namespace) -> None:

@@ -1,4 +1,5 @@
-"""Measure how reliable val is: intervals, the winner's curse, and the gains of confirmation, ensembles, correction.
+"""Measure how reliable val is: intervals, the winner's curse, and the gains of confirmation, ensembles, correction,
+and of a second seed.
 
     python benchmarks/regret.py record --logits mlruns/regret
     python benchmarks/noise.py --logits mlruns/regret
@@ -26,6 +27,7 @@ from trainers.optim import frequency
 
 METRICS = ("overall_accuracy", "mean_class_accuracy")
 STUDY, TOP, MEMBERS = 20, 4, 4  # trials per study; confirmed trials; members of an ensemble
+STUDIES = (2, 5, 10, 20)  # trials per study in which a pair of models is chosen
 NORMAL = 1.96  # standard errors of a 95 % interval
 Scores = dict[str, float]
 
@@ -142,17 +144,38 @@ def judged(
         "winner of the confirmation: the mean of its new seeds on val": mean(again, val),
         "winner of the confirmation: the same on the rest": mean(again, rest),
         "best of all on the rest": max(worth(one) for one in shown),
-        "ensemble": recorded.judged(together(recorded, metric, order, val)[rest], rest)[metric],
+        "ensemble": recorded.judged(together(recorded, metric, order, val, MEMBERS)[rest], rest)[metric],
         "best on val, corrected": corrected(recorded, metric, best, val, rest),
     }
 
 
-def together(recorded: Recorded, metric: str, order: Sequence[tuple[int, int]], val: np.ndarray) -> np.ndarray:
-    """Return the mean logits, on all rows, of the members that do best together on val."""
+def together(
+    recorded: Recorded, metric: str, order: Sequence[tuple[int, int]], val: np.ndarray, most: int
+) -> np.ndarray:
+    """Return the mean logits, on all rows, of at most `most` members that do best together on val."""
     judge = ensemble.Judge(recorded.labels[val], recorded.categories, metric, (), minimize=False)
     known = {at: recorded.logits[one] for at, one in enumerate(order)}
-    shares = ensemble.select({at: one[val] for at, one in known.items()}, 0, judge.score, MEMBERS)
+    shares = ensemble.select({at: one[val] for at, one in known.items()}, 0, judge.score, most)
     return ensemble.mean(known, shares)
+
+
+# ------------------------------------------------------------------------------------------ two models
+def pairs(recorded: Recorded, metric: str, images: int, draws: int, trials: int) -> dict[str, list[float]]:
+    """Return the true values of pairs of models in studies of this number of trials, the default among them."""
+    found = defaultdict(list)
+    numbers = [number for number in {number for number, _ in recorded.logits} if number]
+    for rng, val, rest in splits(recorded, images, draws):
+        some = [0, *map(int, rng.choice(numbers, trials - 1, replace=False))]
+        seeds = {number: rng.permutation(regret.SEEDS)[:2].tolist() for number in some}
+        order = sorted(some, key=lambda number: -recorded.scores((number, seeds[number][0]), val)[metric])
+        first, again = ((order[0], seed) for seed in seeds[order[0]])
+        own = [(number, seeds[number][0]) for number in order]
+        twice = (recorded.logits[first] + recorded.logits[again]) / 2
+        found["the best alone"].append(recorded.scores(first, rest)[metric])
+        pair = together(recorded, metric, own, val, 2)
+        found["the pair that does best on val"].append(recorded.judged(pair[rest], rest)[metric])
+        found["the best with two seeds"].append(recorded.judged(twice[rest], rest)[metric])
+    return found
 
 
 def corrected(recorded: Recorded, metric: str, one: tuple[int, int], val: np.ndarray, rest: np.ndarray) -> float:
@@ -183,6 +206,11 @@ def main() -> None:
         print(f"\n| {metric}, studies of {STUDY} trials | mean |\n|---|--:|")
         for name, figures in winners(recorded, metric, given.val, given.draws).items():
             print(f"| {name} | {rounds.spread(figures)} |")
+        print(f"\n| {metric}, two models | " + " | ".join(f"{each} trials" for each in STUDIES) + " |")
+        print("|---|" + "--:|" * len(STUDIES))
+        shown = [pairs(recorded, metric, given.val, given.draws, each) for each in STUDIES]
+        for name in shown[0]:
+            print(f"| {name} | " + " | ".join(rounds.spread(one[name]) for one in shown) + " |")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,11 @@ def join_or(words: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
+def join_and(words: Sequence[str]) -> str:
+    """Join words as `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 

@@ -40,6 +40,7 @@ class EnsembleMember(Message):
     """A model of an ensemble: the final model of a trial."""
 
     trial: int
+    seed: int | None = Field(None, description="seed of its retraining, if not the trial's own")
     share: float = Field(description="weight of its logits in the mean over all models")
     final: str = Field(description="name of its folder in finals/")
     temperature: dict[str, float] = Field(
@@ -48,21 +49,30 @@ class EnsembleMember(Message):
 
 
 class Ensemble(Message):
-    """Models whose logits are averaged, chosen by their predictions on val when they were trained on train alone."""
+    """Models whose logits are averaged: trials chosen by their predictions on val when they were trained on train
+    alone, or one trial retrained with several seeds.
+    """
 
     members: tuple[EnsembleMember, ...]
     temperature: dict[str, float] = Field(
         default_factory=dict, description="divisor of the mean logits, fitted on val, by category"
     )
-    val: Scores = Field(description="scores of the mean on val, with standard errors")
+    val: Scores | None = Field(None, description="scores of the mean on val, with standard errors; none for seeds")
     most: int = Field(description="largest number of members that was allowed")
     started: float = Field(description="time when it was chosen, in seconds since 1970")
 
     @property
     def name(self) -> str:
-        """The members, such as `trials 4, 0 and 7`, the one with the largest share first."""
+        """The members: `trials 4, 0 and 7`, the one with the largest share first, or `trial 4 with 2 seeds`."""
+        if self.repeats:
+            return f"trial {self.members[0].trial} with {len(self.members)} seeds"
         *others, last = [str(one.trial) for one in self.members]
         return f"trials {', '.join(others)} and {last}"
+
+    @property
+    def repeats(self) -> bool:
+        """True if all members are retrainings of one trial with different seeds."""
+        return len({one.trial for one in self.members}) == 1
 
 
 class Job(Message):
@@ -86,6 +96,7 @@ class Job(Message):
     )
     resident: bool = Field(True, description="the decoded images may lie on the GPU, if nothing else trains there")
     full_precision: bool = Field(False, description="32 bits whatever the recipe sets, because fp16 diverged")
+    seed: int | None = Field(None, description="retraining: its seed, if not the trial's own")
     only_predict: bool = Field(False, description="retraining: the model is trained already and only predicts test")
     stop_after: int | None = Field(None, description="retraining: number of epochs after which training stops")
 
@@ -134,7 +145,8 @@ class Job(Message):
         if self.ensemble:
             return self.title
         trial = f"trial {self.trial}"
-        again = {"final": f"retraining of {trial}", "confirm": f"{trial} with seed {self.recipe.train.seed}"}
+        seed = "" if self.seed is None else f" with seed {self.seed}"
+        again = {"final": f"retraining of {trial}{seed}", "confirm": f"{trial} with seed {self.recipe.train.seed}"}
         return again.get(self.kind, trial)
 
     @property
@@ -144,7 +156,7 @@ class Job(Message):
         if self.ensemble:
             return f"ensemble of {len(self.ensemble.members)}"
         if self.kind == "final":
-            return f"final t{self.trial:04d}"
+            return f"final t{self.trial:04d}" + ("" if self.seed is None else f" s{self.seed}")
         return f"t{self.trial:04d} {f'seed {self.recipe.train.seed}' if self.kind == 'confirm' else backbone}"
 
 

@@ -10,8 +10,8 @@ from sweeper.cli.groups import Command
 from sweeper.cli.parameters import Devices, Json, Model, NoMlflow, Slots, StudyName, answer, file_path
 
 if TYPE_CHECKING:
-    from sweeper.store.paths import StudyFolder
     from sweeper.system.devices import Slot
+    from sweeper.winners.ensemble import Selection
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -36,6 +36,9 @@ def best(
         int | None,
         typer.Option(min=2, metavar="K", help="Combine at most K trials: those that do best together on val"),
     ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Combine N retrainings of one trial with different seeds")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Retrain even if there is a final model already")] = False,
     devices: Devices = None,
     slots: Slots = 1,
@@ -48,6 +51,7 @@ def best(
     from sweeper.system import devices as places
     from sweeper.terminal import output
     from sweeper.winners import confirm as confirming
+    from sweeper.winners import ensemble as together
     from sweeper.winners import final as winning
 
     if export not in (None, "submission"):
@@ -55,6 +59,8 @@ def best(
         raise typer.BadParameter(f"{export!r} is {instead}", param_hint="--export")
     if ensemble is not None and trial is not None:
         raise typer.BadParameter("an ensemble chooses its trials itself: leave --trial out", param_hint="--ensemble")
+    if ensemble is not None and seeds is not None:
+        raise typer.BadParameter("choose either trials (--ensemble) or seeds of one trial", param_hint="--seeds")
     found = studies.find(study)
     if confirm is not None:
         rows = confirming.run(found, confirm, places.slots(devices, slots), mlflow=not no_mlflow)
@@ -63,8 +69,12 @@ def best(
         if not as_json:
             output.print_table(confirming.HEADERS, confirming.cells(rows))
     if ensemble is not None:
-        return _together(found, ensemble, places.slots(devices, slots), export, again, no_mlflow, as_json)
+        chosen = together.select(found, ensemble)
+        return _together(chosen, places.slots(devices, slots), export, again, no_mlflow, as_json)
     won = winner.winner(found) if trial is None else winner.chosen(found, trial)
+    if seeds is not None:
+        chosen = together.repeated(won, seeds)
+        return _together(chosen, places.slots(devices, slots), export, again, no_mlflow, as_json)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
         return answer(winning.finished(final) if as_json else winning.ending(final, found))
@@ -74,26 +84,24 @@ def best(
 
 
 def _together(
-    study: "StudyFolder",
-    most: int,
+    chosen: "Selection",
     slots: "list[Slot]",
     export: str | None,
     again: bool,
     no_mlflow: bool,
     as_json: bool,
 ) -> None:
-    """Show the trials that an ensemble would combine, or train and export it."""
+    """Show the models that an ensemble would combine, or train and export it."""
     from sweeper.terminal import output
     from sweeper.winners import ensemble as together
     from sweeper.winners import final as winning
 
-    chosen = together.select(study, most)
     if not as_json:
         output.print_table(together.HEADERS, together.cells(chosen), sys.stderr if export else None)
         output.print_message(chosen.line)
     if export:
         final = together.export(chosen, slots, again=again, mlflow=not no_mlflow)
-        return answer(winning.finished(final) if as_json else winning.ending(final, study))
+        return answer(winning.finished(final) if as_json else winning.ending(final, chosen.best.study))
     return answer(together.document(chosen)) if as_json else None
 
 

@@ -120,13 +120,11 @@ def final(path: Path, options: Options) -> "Final | None":
     if not options.retrains(spec):
         return None
     folder, slots = StudyFolder.named(spec.study), devices.slots(options.devices)
-    if preparation.trains_once(folder):
-        return winning.export(_untried(path, options), slots[:1], mlflow=options.mlflow, events=options.events)
-    won, pair = winner.winner(folder), _pair(folder, slots, options)
-    if spec.by_hours and spec.rules.ensemble and pair and folder.trial(won.result.number).val_logits.exists():
-        chosen = ensemble.select(folder, PAIR)  # retrained side by side, in the time reserved for one
-        together = " and ".join(map(str, chosen.members))
-        output.print_message(chosen.line if chosen.alone else f"trials {together} work best together: {chosen.line}")
+    won = _untried(path, options) if preparation.trains_once(folder) else winner.winner(folder)
+    pair = _pair(folder, slots, options)
+    if spec.by_hours and spec.rules.ensemble and pair:
+        chosen = ensemble.pair(won)  # retrained side by side, in the time reserved for one
+        output.print_message(chosen.line)
         return ensemble.export(chosen, pair, mlflow=options.mlflow, events=options.events)
     return winning.export(won, slots[:1], mlflow=options.mlflow, events=options.events)
 

@@ -87,8 +87,7 @@ def _used(one: StudyStatus) -> list[str]:
     final = newest(one.finals)
     if final is None:
         return []
-    trials = ", ".join(map(str, final.members))
-    what = f"an ensemble of trials {trials}" if final.members else f"trial {final.trial}"
+    what = f"an ensemble of {final.ensemble.name}" if final.ensemble else f"trial {final.trial}"
     return [f"Final model {final.number}, which `sweep predict` uses, is {what}, retrained on train and val."]
 
 

@@ -51,8 +51,8 @@ class CardData:
 
     @property
     def val(self) -> Scores | None:
-        """The scores of the trial on val; for an ensemble, those of all members together."""
-        if self.job.ensemble:
+        """The scores of the trial on val; for an ensemble of trials, those of all members together."""
+        if self.job.ensemble and self.job.ensemble.val:
             return self.job.ensemble.val
         val = self.epoch.val if self.epoch else None
         return val and val.model_copy(update={"standard_errors": self.result.standard_errors})
@@ -155,7 +155,11 @@ def _predictions(facts: CardData) -> Iterator[str]:
 def _members(ensemble: Ensemble) -> Iterator[str]:
     """Yield the share of each member of an ensemble."""
     for one in ensemble.members:
-        yield f"trial {one.trial}, in `finals/{one.final}`, has {one.share:.0%} of the weight in the mean of logits"
+        seed = "" if one.seed is None else f" with seed {one.seed}"
+        where = f"trial {one.trial}{seed}, in `finals/{one.final}`"
+        yield f"{where}, has {one.share:.0%} of the weight in the mean of logits"
+    if ensemble.val is None:
+        yield "the scores on val are those of the trial alone: a mean over seeds is not measured on val"
     yield "each model has its own correction, views and thresholds: see its card"
 
 

@@ -161,8 +161,8 @@ def ledger(one: StudyStatus) -> Board:
 
 
 def _on_val(final: FinalRun, metric: str, trial: TrialResult | None) -> str:
-    """Return the score on val from before the model was also trained on val."""
-    if final.ensemble:
+    """Return the score on val from before the model was also trained on val; for several seeds, that of the trial."""
+    if final.ensemble and final.ensemble.val:
         val = final.ensemble.val
         return format_value(val.metrics.get(metric), val.standard_errors.get(metric))
     return format_value(trial.value, trial.standard_error) if trial else "-"

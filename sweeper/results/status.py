@@ -22,7 +22,7 @@ from sweeper.store.ranking import parameter_names
 from sweeper.store.studies import FinalRun, StudyStatus, status_of, studies
 from sweeper.system import gpu_processes
 from sweeper.text import relative_path
-from sweeper.trial import Job, RunningTrial, RunningTrials, State, TrialResult
+from sweeper.trial import Ensemble, Job, RunningTrial, RunningTrials, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.position import Position
 
@@ -49,7 +49,7 @@ def status(one: StudyStatus) -> Iterator[str]:
         yield f"winner   {said}"
     for final in one.finals:
         unfinished = "" if final.is_packed else " (not finished)"
-        of = f" of trials {final.models}" if final.members else ""
+        of = f" of {final.ensemble.name}" if final.ensemble else ""
         yield f"final {final.number}  {relative_path(final.folder.root)}{of}{unfinished}{_scored(final)}"
     if used := spent(one):
         yield f"hours    {one.hours:g} h: {used.words}"
@@ -95,7 +95,7 @@ def next_command(one: StudyStatus) -> str:
         return one.resume
     done = [final for final in one.finals if final.is_packed]
     if together := [final.ensemble for final in one.finals if final.ensemble and not final.done]:
-        return f"sweep best {one.study.name} --ensemble {together[-1].most} --export submission"
+        return f"sweep best {one.study.name} {_options(together[-1])} --export submission"
     if one.best and (not done or len(done) < len(one.finals)):
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):
@@ -105,6 +105,13 @@ def next_command(one: StudyStatus) -> str:
     if any(final.folder.submission.exists() or final.folder.predictions.exists() for final in done):
         return f"sweep score {one.study.name} VALUE"
     return f"sweep predict {one.study.name} IMAGES"
+
+
+def _options(ensemble: Ensemble) -> str:
+    """Return the options of `sweep best` that make an ensemble."""
+    if ensemble.repeats:
+        return f"--trial {ensemble.members[0].trial} --seeds {len(ensemble.members)}"
+    return f"--ensemble {ensemble.most}"
 
 
 def here() -> Iterator[str]:

@@ -52,6 +52,7 @@ class Winner:
     job: Job
     confirmed: tuple[float, ...] = ()
     picked: bool = False  # by number, not as the best
+    seed: int | None = None  # of its retraining, if not the trial's own
 
     @cached_property
     def epoch(self) -> Epoch | None:

@@ -40,11 +40,12 @@ class FinalRun:
     done: bool
     scores: tuple[dict[str, Any], ...]
     number: int
-    ensemble: Ensemble | None = None  # of several trials, of which `trial` is the best
+    ensemble: Ensemble | None = None  # of several trials, `trial` being the best, or of its seeds
+    seed: int | None = None  # of a single model, if not the trial's own
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The trials of an ensemble; empty for a single model."""
+        """The trials of an ensemble, one per model; empty for a single model."""
         return tuple(one.trial for one in self.ensemble.members) if self.ensemble else ()
 
     @property
@@ -191,6 +192,7 @@ def finals(study: StudyFolder) -> list[FinalRun]:
             tuple(scores(folder)),
             number,
             job.ensemble,
+            job.seed,
         )
         for number, (folder, job) in enumerate(jobs, 1)
     ]

@@ -86,8 +86,9 @@ def looked(job: Job, result: TrialResult, time: float) -> list[Point]:
     if result.standard_error is not None:
         figures[f"{place}{metric}_se"] = result.standard_error
     if job.ensemble:
-        val = job.ensemble.val
-        figures |= {metric: val.value(metric), "members": float(len(job.ensemble.members))}
+        figures["members"] = float(len(job.ensemble.members))
+    if job.ensemble and (val := job.ensemble.val):
+        figures |= {metric: val.value(metric)}
         figures |= {f"{metric}_se": error for name, error in val.standard_errors.items() if name == metric}
     if result.tta:
         metrics = result.tta.metrics

@@ -1,9 +1,12 @@
-"""Ensembles: trials of a study whose models are better together, chosen on val, retrained, and put into one file."""
+"""Ensembles: models that are better together, retrained and put into one file.
+
+They are trials of a study, chosen on val, or one trial with several seeds.
+"""
 
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper import text
@@ -31,20 +34,18 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 NAME = "ensemble"
+STRIDE = 1000  # between the seeds of one trial's retrainings, as between those of its confirmations
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The members, largest share first, and their joint scores on val, which also chose them."""
+    """The models of an ensemble to train, largest share of the mean first."""
 
-    best: Winner  # the best trial alone
-    members: Mapping[int, Winner]
-    shares: Mapping[int, float]
+    best: Winner  # the best trial alone, or the trial that is trained with several seeds
+    members: Sequence[Winner]
+    shares: Sequence[float]
     most: int  # members allowed
-    own: float  # value of the best trial alone, measured in the same way as the mean's
-    val: Scores
-    temperature: Mapping[str, float]
-    gain: tuple[float, float] | None  # 95 % interval of the gain of the mean over the best trial alone
+    joint: "Joint | None" = None  # unknown for several seeds of a trial
 
     @property
     def alone(self) -> bool:
@@ -52,28 +53,77 @@ class Selection:
         return len(self.members) == 1
 
     @property
-    def value(self) -> float:
-        return self.val.value(self.best.result.metric)
+    def value(self) -> float | None:
+        """The metric of the mean on val, if it is known."""
+        return self.joint.val.value(self.best.result.metric) if self.joint else None
 
     @property
     def line(self) -> str:
         """A sentence on the value of the ensemble."""
+        if self.joint:
+            return self._gained(self.joint)
+        seeds = text.join_and([str(_seed(one)) for one in self.members])
+        return f"trial {self.best.result.number} is trained with the seeds {seeds}, and their logits are averaged"
+
+    def _gained(self, joint: "Joint") -> str:
         metric, study, on = self.best.result.metric, self.best.study.name, self.best.judged_on
         if self.alone:
             return f"no other trial of {study} improves trial {self.best.result.number} on {on}, so it is used alone"
-        value = text.format_value(self.value, self.val.standard_errors.get(metric))
-        own, recorded = text.format_value(self.own), text.format_value(self.best.result.value)
+        value = text.format_value(self.value, joint.val.standard_errors.get(metric))
+        own, recorded = text.format_value(joint.own), text.format_value(self.best.result.value)
         other = f" ({recorded} on record, with thresholds or before its temperature)" if own != recorded else ""
-        interval = f"; gain, 95 %: {self.gain[0]:+.4f} to {self.gain[1]:+.4f}" if self.gain else ""
+        interval = f"; gain, 95 %: {joint.gain[0]:+.4f} to {joint.gain[1]:+.4f}" if joint.gain else ""
         alone = f"trial {self.best.result.number} alone {own}{other}"
         caution = "They were chosen on these images, so the gain is slightly optimistic"
-        return f"{metric} on {on} {value}, {alone}{interval}. {caution}"
+        trials = text.join_and([str(one.result.number) for one in self.members])
+        return f"trials {trials} together: {metric} on {on} {value}, {alone}{interval}. {caution}"
 
 
-def select(study: StudyFolder, most: int) -> Selection:
+@dataclass(frozen=True)
+class Joint:
+    """The scores of several trials together on val, which also chose them."""
+
+    own: float  # value of the best trial alone, measured in the same way as the mean's
+    val: Scores
+    temperature: Mapping[str, float]
+    gain: tuple[float, float] | None  # 95 % interval of the gain of the mean over the best trial alone
+
+    @property
+    def is_certain(self) -> bool:
+        """True unless the interval of the gain contains zero."""
+        return self.gain is None or self.gain[0] > 0 or self.gain[1] < 0
+
+
+def pair(won: Winner) -> Selection:
+    """Select two models: the best trial and one of another backbone if their mean is certainly better on val, else
+    `won` with two seeds.
+
+    Among trials of one backbone, a second seed of the best gains more than the best partner on val
+    (docs/explanation/measurements.md).
+    """
+    if won.epoch and won.study.trial(won.result.number).val_logits.exists():
+        chosen = select(won.study, 2, other_backbones=True)
+        if not chosen.alone and chosen.joint and chosen.joint.is_certain:
+            return chosen
+    return repeated(won, 2)
+
+
+def repeated(won: Winner, seeds: int) -> Selection:
+    """Return an ensemble of one trial trained with several seeds, the first of them its own."""
+    _refuse_forbidden(won.study)
+    new = [replace(won, seed=won.job.recipe.train.seed + STRIDE * number) for number in range(1, seeds)]
+    return Selection(won, (won, *new), (1 / seeds,) * seeds, most=seeds)
+
+
+def _seed(one: Winner) -> int:
+    return one.job.recipe.train.seed if one.seed is None else one.seed
+
+
+def select(study: StudyFolder, most: int, *, other_backbones: bool = False) -> Selection:
     """Select at most `most` models whose mean is best on val, among all completed trials with stored predictions.
 
-    All see the same images, framed and decoded as for the best trial.
+    With `other_backbones`, trials of the best trial's backbone do not join it. All see the same images, framed and
+    decoded as for the best trial.
     """
     _refuse_forbidden(study)
     best = winner.winner(study)
@@ -83,7 +133,7 @@ def select(study: StudyFolder, most: int) -> Selection:
     study_file.same_data(study, images.fingerprint(table), recipe.data.root)
     labels = label_matrix(judged_on(table, recipe.folds).split("val"), table.categories)
     judge = ensemble.Judge(labels, table.categories, recipe.metric, recipe.further, best.result.minimize)
-    candidates = {one.result.number: one for one in _candidates(best)}
+    candidates = {one.result.number: one for one in _candidates(best, other_backbones=other_backbones)}
     logits = {number: _logits(one, table) for number, one in candidates.items()}
     if best.result.number not in logits:
         raise _no_predictions(best)
@@ -91,16 +141,14 @@ def select(study: StudyFolder, most: int) -> Selection:
     order = sorted(shares, key=lambda number: (-shares[number], -candidates[number].result.oriented))
     mean = ensemble.mean(logits, shares)
     multi = not recipe.train.thresholds.fit
-    return Selection(
-        best=best,
-        members={number: candidates[number] for number in order},
-        shares=shares,
-        most=most,
+    joint = Joint(
         own=judge.scores(logits[best.result.number]).value(recipe.metric),
         val=judge.with_errors(mean),
         temperature=judge.temperature(mean, multi=multi),
         gain=judge.gain(mean, logits[best.result.number]),
     )
+    members, weights = [candidates[number] for number in order], [shares[number] for number in order]
+    return Selection(best, members, weights, most, joint)
 
 
 def _refuse_forbidden(study: StudyFolder) -> None:
@@ -110,12 +158,14 @@ def _refuse_forbidden(study: StudyFolder) -> None:
         raise UserError("rules.ensemble: false allows only one model", where=str(study.space), help=help)
 
 
-def _candidates(best: Winner) -> Iterator[Winner]:
+def _candidates(best: Winner, *, other_backbones: bool) -> Iterator[Winner]:
     """Yield the completed trials that can be combined with the best one, best first; the earlier of equals first."""
     framing, study = best.job.recipe.train.framing, best.study
     complete = [one for one in records.results(study) if one.state == "COMPLETE" and one.value is not None]
     for result in sorted(complete, key=lambda one: (-one.oriented, one.number)):
         one = winner.chosen(study, result.number)
+        if other_backbones and result.backbone == best.result.backbone and result.number != best.result.number:
+            continue
         if study.trial(result.number).val_logits.exists() and one.job.recipe.train.framing == framing:
             yield one
 
@@ -197,19 +247,21 @@ def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Wi
     for one in reversed(known):
         job = records.read_config(one.folder)
         if job and job.ensemble and _is_of(job.ensemble, chosen) and not (one.done and again):
-            places = {study.final(m.final): chosen.members[m.trial] for m in job.ensemble.members}
+            places = {study.final(m.final): one for m, one in zip(job.ensemble.members, chosen.members, strict=True)}
             return job.model_copy(update={"folder": one.folder.root, "cache": paths.cache()}), places
     for one in known:
         if not one.done:
             shutil.rmtree(one.folder.root)
-    made = {final.place(one, again=again)[0]: one for one in chosen.members.values()}
+    made = {final.place(one, again=again)[0]: one for one in chosen.members}
     job = _job(chosen, made)
     retraining.begin(job)
     return job, made
 
 
 def _is_of(ensemble: Ensemble, chosen: Selection) -> bool:
-    return {one.trial: one.share for one in ensemble.members} == dict(chosen.shares)
+    known = [(one.trial, one.seed, one.share) for one in ensemble.members]
+    wanted = [(one.result.number, one.seed) for one in chosen.members]
+    return known == [(*each, share) for each, share in zip(wanted, chosen.shares, strict=True)]
 
 
 def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
@@ -217,11 +269,12 @@ def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
     members = tuple(
         EnsembleMember(
             trial=one.result.number,
-            share=chosen.shares[one.result.number],
+            seed=one.seed,
+            share=share,
             final=folder.root.name,
             temperature=one.temperature,
         )
-        for folder, one in places.items()
+        for (folder, one), share in zip(places.items(), chosen.shares, strict=True)
     )
     changes = {
         "kind": "final",
@@ -231,8 +284,8 @@ def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
         "params": {},
         "ensemble": Ensemble(
             members=members,
-            temperature=dict(chosen.temperature),
-            val=chosen.val,
+            temperature=dict(chosen.joint.temperature) if chosen.joint else {},
+            val=chosen.joint.val if chosen.joint else None,
             most=chosen.most,
             started=time.time(),
         ),
@@ -241,27 +294,34 @@ def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:
 
 
 # --------------------------------------------------------------------------------------- output
-HEADERS = ("trial", "share", "backbone", "value")
+HEADERS = ("trial", "seed", "share", "backbone", "value")
 
 
 def cells(chosen: Selection) -> list[list[str]]:
     return [
         [
-            str(n),
-            f"{chosen.shares[n]:.0%}",
+            str(one.result.number),
+            str(_seed(one)),
+            f"{share:.0%}",
             one.result.backbone,
             text.format_value(one.result.value, one.result.standard_error),
         ]
-        for n, one in chosen.members.items()
+        for one, share in zip(chosen.members, chosen.shares, strict=True)
     ]
 
 
 def document(chosen: Selection) -> dict[str, Any]:
     """Return the selection as plain values for --json."""
-    metric = chosen.best.result.metric
+    metric, joint, best = chosen.best.result.metric, chosen.joint, chosen.best.result
     members = [
-        {"trial": n, "share": chosen.shares[n], "backbone": one.result.backbone, "value": one.result.value}
-        for n, one in chosen.members.items()
+        {
+            "trial": one.result.number,
+            "seed": _seed(one),
+            "share": share,
+            "backbone": one.result.backbone,
+            "value": one.result.value,
+        }
+        for one, share in zip(chosen.members, chosen.shares, strict=True)
     ]
     return {
         "schema_version": 1,
@@ -269,7 +329,7 @@ def document(chosen: Selection) -> dict[str, Any]:
         "metric": metric,
         "members": members,
         "value": chosen.value,
-        "standard_error": chosen.val.standard_errors.get(metric),
-        "best": {"trial": chosen.best.result.number, "value": chosen.own},
-        "gain": list(chosen.gain) if chosen.gain else None,
+        "standard_error": joint.val.standard_errors.get(metric) if joint else None,
+        "best": {"trial": best.number, "value": joint.own if joint else best.value},
+        "gain": list(joint.gain) if joint and joint.gain else None,
     }

@@ -155,7 +155,8 @@ def train(places: "Mapping[RunFolder, Winner]", session: retraining.RetrainingSe
     jobs = {folder.root: job_of(won, folder) for folder, won in waiting.items()}
     for folder, won in waiting.items():
         what = f"retraining trial {won.result.number}" if won.epoch else "training the first configuration"
-        session.observers.note(f"{what} on train and val for {jobs[folder.root].length}")
+        seed = "" if won.seed is None else f" with seed {won.seed}"
+        session.observers.note(f"{what}{seed} on train and val for {jobs[folder.root].length}")
         if not jobs[folder.root].temperature and len(waiting) == 1:
             why = uncalibrated(won) if won.epoch else "probabilities are not calibrated: nothing was scored on val"
             session.observers.note(why)
@@ -204,13 +205,14 @@ def predict_again(won: Winner, job: Job, session: retraining.RetrainingSession) 
 
 def place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
     """Return the folder of the final model, and True if it is finished."""
-    mine = [one for one in studies.finals(won.study) if one.trial == won.result.number and not one.members]
+    number, seed = won.result.number, won.seed
+    mine = [one for one in studies.finals(won.study) if (one.trial, one.seed) == (number, seed) and not one.members]
     for final in reversed(mine):
         if not final.done:
             return final.folder, False
     if mine and not again:
         return mine[-1].folder, True
-    return new_place(won.study, f"{won.result.number:04d}"), False
+    return new_place(won.study, f"{number:04d}" + ("" if seed is None else f"-seed{seed}")), False
 
 
 def new_place(study: StudyFolder, what: str) -> RunFolder:
@@ -226,8 +228,12 @@ def job_of(won: Winner, folder: RunFolder) -> Job:
     known = records.read_config(folder)
     if known:
         return known.model_copy(update={"folder": folder.root, "cache": paths.cache()})
+    train = won.job.recipe.train
+    seed = train.seed if won.seed is None else won.seed
     changes = {
         "kind": "final",
+        "recipe": won.job.recipe.model_copy(update={"train": train.model_copy(update={"seed": seed})}),
+        "seed": won.seed,
         "folder": folder.root,
         "cache": paths.cache(),
         "resumed": False,

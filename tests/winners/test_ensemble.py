@@ -22,7 +22,9 @@ from sweeper.winners import ensemble
 from tests.support.cli import command, environment, sweep
 from trainers.data import layouts
 from trainers.data.demo import draw
+from trainers.data.table import Category
 from trainers.data_config import DataConfig
+from trainers.evaluation import metrics
 from trainers.support.checksummed import load_array
 
 pytestmark = pytest.mark.process
@@ -108,7 +110,7 @@ def test_the_choice_is_shown_before_anything_is_trained(folder):
     assert sum(one["share"] for one in said["members"]) == pytest.approx(1)
     assert len(said["members"]) > 1
     table = call(folder, *SELECT)
-    assert table.stdout.split("\n")[0].split() == ["trial", "share", "backbone", "value"]
+    assert table.stdout.split("\n")[0].split() == ["trial", "seed", "share", "backbone", "value"]
     assert f"{said['value']:.4f}" in table.stderr
     assert "They were chosen on these images" in table.stderr
     assert finals(folder) == []
@@ -213,12 +215,104 @@ def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(
     study.write_text(json.dumps(json.loads(study.read_text()) | {"plan": plan.document()}))
     found = run.final(space, Options(more, devices="cpu", slots=slots, mlflow=False))
     assert found.folder.root.name.endswith("-ensemble") == together
-    assert ("work best together: overall_accuracy on val" in capfd.readouterr().err) == together
+    assert (
+        "is trained with the seeds 0 and 1000, and their logits are averaged" in capfd.readouterr().err
+    ) == together
     assert len(finals(folder)) == (3 if together else 1)
     assert (found.folder.root / "submission.zip").exists()
 
 
+def joint(*gain: float) -> ensemble.Joint:
+    nothing = metrics.scores(np.eye(2), np.array([[0], [1]]), [Category("kind", ("a", "b"))], loss=0.0)
+    return ensemble.Joint(own=0.5, val=nothing, temperature={}, gain=gain or None)
+
+
+@pytest.mark.parametrize(
+    ("gain", "certain"), [((0.01, 0.02), True), ((-0.01, 0.02), False), ((-0.2, -0.1), True), ((), True)]
+)
+def test_a_gain_is_certain_if_its_interval_excludes_zero_or_is_unknown(gain, certain):
+    assert joint(*gain).is_certain == certain
+
+
+def test_trials_of_the_same_backbone_do_not_join_where_other_backbones_are_asked_for(folder):
+    assert len(ensemble.select(StudyFolder.named("pair"), 2).members) == 2
+    assert ensemble.select(StudyFolder.named("pair"), 2, other_backbones=True).alone
+
+
+# ------------------------------------------------------------------------------------------ several seeds
+SEEDS = ("best", "pair", "--seeds", "2")
+TWICE = (*SEEDS, "--export", "submission", "--no-mlflow", "--devices", "cpu")
+
+
+@pytest.fixture(scope="module")
+def twice(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study with its best trial retrained with two seeds; not to be written to."""
+    folder = Path(shutil.copytree(swept, tmp_path_factory.mktemp("twice") / "here"))
+    call(folder, *TWICE)
+    return folder
+
+
+def test_a_trial_is_retrained_with_two_seeds_and_their_mean_is_packed(twice):
+    table = layouts.read(DataConfig(layout="challenge", root=str(twice / "garments"), crop="box"))
+    own, new = members(twice)
+    assert (own["trial"], own["seed"], new["seed"]) == (new["trial"], None, 1000)
+    apart = np.abs(predictions(twice, own) - predictions(twice, new)).max()
+    assert apart > 0.01
+    mean = (predictions(twice, own).astype(np.float64) + predictions(twice, new)) / 2
+    lines = (made(twice) / "prediction.txt").read_text().splitlines()
+    assert lines == [" ".join(map(str, row)) for row in choose(mean, table.categories).tolist()]
+    card = (made(twice) / "card.md").read_text()
+    assert f"trial {own['trial']} with seed 1000, in `finals/{new['final']}`, has 50% of the weight" in card
+    assert "the scores on val are those of the trial alone" in card
+
+
+def test_the_own_seed_is_the_final_model_of_the_trial_and_the_other_is_not(twice, tmp_path):
+    folder = Path(shutil.copytree(twice, tmp_path / "here"))
+    said = call(folder, "best", "pair", "--export", "submission", "--no-mlflow", "--devices", "cpu").stdout
+    assert "made before" in said
+    assert said.split("\n")[0].endswith(members(twice)[0]["final"])
+    assert members(twice)[1]["final"].endswith("-seed1000")
+
+
+def test_seeds_are_not_trained_twice_and_one_more_is_added(twice, tmp_path):
+    folder = Path(shutil.copytree(twice, tmp_path / "here"))
+    before = {path: path.stat().st_mtime_ns for path in made(folder).parent.rglob("model.safetensors")}
+    assert "made before" in call(folder, *TWICE).stdout
+    more = call(folder, "best", "pair", "--seeds", "3", "--export", "submission", "--no-mlflow", "--devices", "cpu")
+    assert "with the seeds 0, 1000 and 2000" in more.stderr
+    assert "with seed 1000 on train and val" not in more.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(finals(folder)) == 5
+
+
+def test_seeds_are_named_in_the_ledger_the_status_and_before_training(twice, folder):
+    trial = members(twice)[0]["trial"]
+    assert f"of trial {trial} with 2 seeds" in call(twice, "status", "pair").stdout
+    assert f"{trial}+{trial}" in call(twice, "leaderboard", "pair").stdout
+    said = json.loads(call(folder, *SEEDS, "--json").stdout)
+    assert [(one["trial"], one["seed"], one["share"]) for one in said["members"]] == [
+        (trial, 0, 0.5),
+        (trial, 1000, 0.5),
+    ]
+    assert (said["value"], said["gain"]) == (None, None)
+    assert finals(folder) == []
+
+
+def test_seeds_that_were_interrupted_are_continued_by_the_command_that_status_names(twice, tmp_path):
+    folder = Path(shutil.copytree(twice, tmp_path / "here"))
+    (made(folder) / "result.json").unlink()
+    trial = members(folder)[0]["trial"]
+    command = f"sweep best pair --trial {trial} --seeds 2 --export submission"
+    assert command in call(folder, "status", "pair").stdout
+    call(folder, *command.split()[1:], "--no-mlflow", "--devices", "cpu")
+    assert (made(folder) / "submission.zip").read_bytes() == (made(twice) / "submission.zip").read_bytes()
+
+
 # ------------------------------------------------------------------------------------------ refused
+def test_seeds_and_trials_are_not_combined(folder):
+    assert "either trials (--ensemble) or seeds" in call(folder, *SELECT, "--seeds", "2", code=2).stderr
+
+
 def test_rules_that_allow_one_model_alone_are_heeded(folder):
     call(folder, "run", "space.yaml", "--set", "rules.ensemble=false", "--no-mlflow", "--devices", "cpu")
     said = call(folder, *EXPORT, code=2).stderr
