@@ -51,7 +51,8 @@ class HoursPlan(BaseModel):
     values: Mapping[str, Any]  # image_size and epochs, where the preset gave them
     image_size: str
     epochs: int
-    trial_seconds: float  # of a trial that runs to its end
+    trial_seconds: float  # of a trial that runs to its end, on average over the backbones
+    slowest_seconds: float = 0.0  # the same with the slowest backbone
     final_seconds: float  # of the retraining
     start_seconds: float  # until the first trial trains
     configurations: int | None = None  # number of them in a finite space
@@ -67,8 +68,14 @@ class HoursPlan(BaseModel):
 
     @property
     def rounds(self) -> int:
-        """The number of full trials that fit on each slot."""
-        return max(0, math.floor((self.hours * 3600 - self.start_seconds - self.aside) / self.trial_seconds))
+        """The full trials that fit on each slot. The first round lasts as long as that of the slowest backbone."""
+        left = self.hours * 3600 - self.start_seconds - self.aside - self.first_seconds
+        return 0 if left < 0 else 1 + math.floor(left / self.trial_seconds)
+
+    @property
+    def first_seconds(self) -> float:
+        """The seconds of the first round of trials."""
+        return max(self.trial_seconds, self.slowest_seconds)
 
     @property
     def aside(self) -> float:
@@ -92,7 +99,7 @@ class HoursPlan(BaseModel):
     @property
     def once_seconds(self) -> float:
         """The seconds of the minimum: that one training or, without a retraining, one trial."""
-        return self.final_seconds if self.retrains else self.start_seconds + self.trial_seconds
+        return self.final_seconds if self.retrains else self.start_seconds + self.first_seconds
 
     @property
     def fits_once(self) -> bool:
@@ -106,7 +113,8 @@ class HoursPlan(BaseModel):
     @property
     def line(self) -> str:
         """The line in the heading: `2 h = 6 trials of 10 epochs at 128 px (16m each) + retraining 21m`."""
-        each, last = text.format_duration(self.trial_seconds), text.format_duration(self.final_seconds)
+        one = self.first_seconds if self.rounds == 1 else self.trial_seconds
+        each, last = text.format_duration(one), text.format_duration(self.final_seconds)
         if self.once:
             few = "too few for a search, so the default is trained once on train and val"
             return f"{self.hours:g} h are {few}: {self.shape} ({last})"
@@ -140,7 +148,8 @@ class Shape:
 
     size: int | None
     epochs: int | None
-    trial: float  # seconds
+    trial: float  # seconds, on average over the backbones
+    slowest: float
     final: float  # seconds
     loss: float  # the factor by which it falls short of the preset; 1 if it does not
 
@@ -218,7 +227,8 @@ class Planner:
     def unused(self, shape: Shape) -> float:
         """Return the share of the hours left over, because no further trial fits or every configuration was tried."""
         plan = self.as_plan(shape)
-        spent = math.ceil(plan.trials / plan.slots) * plan.trial_seconds + plan.start_seconds + plan.aside
+        rounds = math.ceil(plan.trials / plan.slots)
+        spent = (rounds - 1) * plan.trial_seconds + plan.first_seconds + plan.start_seconds + plan.aside
         return 1 - spent / (plan.hours * 3600)
 
     def shapes(self) -> Iterator[Shape]:
@@ -261,7 +271,7 @@ class Planner:
             finals.append(self.start + TRIAL_S + all_images)
         preset = self.spec.of_preset
         behind = (preset["image_size"] / size) ** 2 if size else 1.0, preset["epochs"] / epochs if epochs else 1.0
-        return Shape(size, epochs, mean(trials), max(finals), math.hypot(*behind) / math.sqrt(2))
+        return Shape(size, epochs, mean(trials), max(trials), max(finals), math.hypot(*behind) / math.sqrt(2))
 
     # ------------------------------------------------------------------------------------ answering
     def as_plan(self, shape: Shape) -> HoursPlan:
@@ -275,6 +285,7 @@ class Planner:
             image_size=" or ".join(sizes),
             epochs=shape.epochs or max(recipe.train.epochs for recipe in self.recipes),
             trial_seconds=shape.trial,
+            slowest_seconds=shape.slowest,
             final_seconds=shape.final,
             start_seconds=self.start,
             configurations=self.space.size,

@@ -161,6 +161,18 @@ def test_of_several_backbones_the_retraining_is_of_the_slowest(photo):
     assert plan.final_seconds == slow.final_seconds
 
 
+def test_the_default_of_the_slowest_backbone_fits_before_the_retraining(photo):
+    """Two trials side by side end with the slower of them, however fast the other is."""
+    both = "mobilenetv3_small_100.lamb_in1k, mobilenetv3_large_100.ra_in1k"
+    one = made(photo, 0.07, f"preset: good\ntrain: {{backbone: {{choice: [{both}]}}}}", slots=2)
+    plan = one.plan()
+    assert plan.rounds == 1
+    assert plan.first_seconds == plan.slowest_seconds > plan.trial_seconds
+    assert plan.start_seconds + plan.slowest_seconds + plan.final_seconds <= 0.07 * 3600
+    longer = plan.model_copy(update={"slowest_seconds": 0.07 * 3600 - plan.final_seconds})
+    assert longer.rounds == 0
+
+
 # ------------------------------------------------------------------------------------------ what stays
 @pytest.mark.parametrize(
     ("train", "values"),
