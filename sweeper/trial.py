@@ -17,6 +17,7 @@ from trainers.support.position import Position
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 FIRST = 0  # a study's first trial is never pruned, so that even a short study has a winner
+SEED_BITS = 32  # room for a seed in the key of a run
 OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may continue
 Failure = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
 
@@ -117,6 +118,14 @@ class Job(Message):
     )
 
     @property
+    def key(self) -> int:
+        """The number that stands for the run in messages and views: that of its trial, or a negative one for a run of
+        the trial with another seed, since several of these may train at once.
+        """
+        new = self.kind == "confirm" or self.seed is not None
+        return -1 - (self.trial << SEED_BITS) - self.recipe.train.seed if new else self.trial
+
+    @property
     def length(self) -> str:
         """The length of a retraining, such as `12 of 20 epochs`, and the reason unless `selection` is `last`."""
         train = self.recipe.train
@@ -164,7 +173,7 @@ class Progress(Message):
     """An epoch is done, and on disk if it is the last one; the worker waits for an answer."""
 
     tag: Literal["progress"] = "progress"
-    trial: int
+    trial: int = Field(description="key of the job")
     epoch: Epoch
 
 
@@ -172,7 +181,7 @@ class Done(Message):
     """The run finished, by itself or because it was stopped; all its epochs are on disk."""
 
     tag: Literal["done"] = "done"
-    trial: int
+    trial: int = Field(description="key of the job")
     stopped: bool = False
     scores: Scores | None = Field(None, description="retraining: scores on test, if its images have labels")
     tta: Look | None = Field(None, description="on val with the recipe's test-time augmentation, if it has any")
@@ -183,7 +192,7 @@ class Failed(Message):
     """The run failed: `text` is the error on one line, `detail` the traceback or the end of the log."""
 
     tag: Literal["failed"] = "failed"
-    trial: int
+    trial: int = Field(description="key of the job")
     failure: Failure
     text: str
     detail: str = ""
@@ -198,7 +207,7 @@ WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 class RunningTrial(Message):
     """An entry of running.json: where a trial runs or is trained again, and its position within the epoch."""
 
-    trial: int
+    trial: int = Field(description="key of the job")
     slot: str
     at: Position | None = None
     folder: str = ""  # the folder of the run

@@ -132,9 +132,9 @@ class _Loop:
         while self.ended is None and self.executor.free() and (job := self.next_job()):
             if not self.fits(job):
                 return
-            self.jobs[job.trial], self.since = job, None
+            self.jobs[job.key], self.since = job, None
             if any(path.exists() for path in RunFolder(job.folder).checkpoints):
-                self.continued.add(job.trial)
+                self.continued.add(job.key)
             self.source.starting(job)
             slot = self.executor.start(job)
             self.observers.started(job, slot)
@@ -181,15 +181,15 @@ class _Loop:
     def progress(self, message: Progress) -> None:
         """Record an epoch and answer the worker, which trains on while the observers are notified."""
         job, epoch = self.jobs[message.trial], message.epoch
-        known = self.source.epochs(job.trial)
+        known = self.source.epochs(job.key)
         new = epoch.number > len(known)
         if self.room:
             self.room.learn(job, epoch.number)
-        if job.trial in self.continued and epoch.number == 1 and known and known[0] != epoch:  # it was trained again
+        if job.key in self.continued and epoch.number == 1 and known and known[0] != epoch:  # it was trained again
             self.observers.note(f"{job.label} restarts from scratch: its checkpoint is unusable (see log.txt)")
-        keep = self.source.report(job.trial, epoch)
+        keep = self.source.report(job.key, epoch)
         self.look()
-        self.executor.answer(job.trial, keep and self.ended is None)
+        self.executor.answer(job.key, keep and self.ended is None)
         if new:
             self.observers.epoch(job, epoch, self.source.best)
 
@@ -199,7 +199,7 @@ class _Loop:
         result = self.source.finish(message)
         self.observers.ended(job, result)
         if result.failure == "disk":
-            self.jobs[job.trial] = job  # the space it needs must be free before it resumes
+            self.jobs[job.key] = job  # the space it needs must be free before it resumes
             raise DiskFull(str(self.source.folder.root), str(result.error))
         if result.state == "INTERRUPTED" and result.error:
             self.observers.note(f"{job.label}: {result.error}")

@@ -151,14 +151,12 @@ class Retraining:
         self.failure: RunFailed | None = None
 
     def next_job(self) -> Job | None:
-        """Return a job whose trial is not running already, since messages are told apart by trial number."""
-        job = next((job for job in self._waiting if job.trial not in self._running), None)
-        if job is None:
+        if not self._waiting:
             return None
-        self._waiting.remove(job)
+        job = self._waiting.pop(0)
         folder = RunFolder(job.folder)
         epochs = records.repair(folder)
-        self._running[job.trial] = _Run(job, folder, epochs)
+        self._running[job.key] = _Run(job, folder, epochs)
         return job.model_copy(update={"recorded": tuple(epochs)})
 
     def refuse(self, _job: Job) -> None:

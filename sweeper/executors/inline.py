@@ -37,7 +37,7 @@ class Inline:
     def start(self, job: Job) -> str:
         """Accept `job`; training starts with the first call of `next`."""
         self._messages, self._answer, self._waiting = run(job, self._device, cursor=self._cursor), None, False
-        self._trial = job.trial
+        self._trial = job.key
         return self._device
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:  # noqa: ARG002  it takes as long as the epoch

@@ -95,7 +95,7 @@ class Local:
         if self._packing is None:
             alone = self._shared[slot.home] == 1
             return protocol.Start(job=job, device=slot.device, threads=slot.threads, alone=alone)
-        self._packing.began(slot.home, job.trial, job.recipe)
+        self._packing.began(slot.home, job.key, job.recipe)
         alone = self._packing.alone(slot.home)
         return protocol.Start(job=job, device=slot.device, threads=self._threads(slot), alone=alone)
 
@@ -115,11 +115,11 @@ class Local:
         return self._ready.popleft() if self._ready else None
 
     def positions(self) -> Mapping[int, Position]:
-        return {one.job.trial: one.at for one in self._workers.values() if one.job and one.at}
+        return {one.job.key: one.at for one in self._workers.values() if one.job and one.at}
 
     def answer(self, trial: int, keep: bool) -> None:
         for worker in self._workers.values():
-            if worker.waiting and worker.job and worker.job.trial == trial:
+            if worker.waiting and worker.job and worker.job.key == trial:
                 worker.waiting, worker.moved = False, self._awake.now()
                 worker.send(protocol.Answer(keep=keep, threads=self._threads(worker.slot)))
 
@@ -129,7 +129,7 @@ class Local:
             self._ready.clear()
             for worker in list(self._workers.values()):
                 if worker.job and worker.waiting:
-                    self.answer(worker.job.trial, keep=False)
+                    self.answer(worker.job.key, keep=False)
             self.next(1.0)
         for worker in list(self._workers.values()):
             self._discard(worker)
@@ -223,7 +223,7 @@ class Local:
         return self._watch.trouble(job.recipe.train, now - worker.heard, now - worker.moved)
 
     def _fail(self, worker: _Worker, job: Job, trouble: Failure, text: str) -> None:
-        failed = Failed(trial=job.trial, failure=trouble, text=text, detail=tail(RunFolder(job.folder)))
+        failed = Failed(trial=job.key, failure=trouble, text=text, detail=tail(RunFolder(job.folder)))
         self._ready.append(self._end(worker, failed))
 
 

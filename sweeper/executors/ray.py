@@ -165,7 +165,7 @@ class Ray:
     def start(self, job: Job) -> str:
         place = max(self._places, key=lambda one: one.free)
         place.free -= 1
-        place.jobs[job.trial] = job
+        place.jobs[job.key] = job
         place.starts.append(job)
         place.send(self._awake.now())
         return place.name
@@ -295,7 +295,7 @@ class Ray:
                 raise EnvironmentFault(f"no actor starts on {place.host}: {why}", where="--ray", help=INSTALLED)
         for job in place.jobs.values():
             text, detail = f"{place.name} was lost: {why}", local.tail(RunFolder(job.folder))
-            self._ready.append(Failed(trial=job.trial, failure="died", text=text[:300], detail=detail))
+            self._ready.append(Failed(trial=job.key, failure="died", text=text[:300], detail=detail))
 
 
 BEGIN = (

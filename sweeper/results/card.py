@@ -159,7 +159,7 @@ def _members(ensemble: Ensemble) -> Iterator[str]:
         where = f"trial {one.trial}{seed}, in `finals/{one.final}`"
         yield f"{where}, has {one.share:.0%} of the weight in the mean of logits"
     if ensemble.val is None:
-        yield "the scores on val are those of the trial alone: a mean over seeds is not measured on val"
+        yield "a mean over seeds is not measured on val, only the trial alone"
     yield "each model has its own correction, views and thresholds: see its card"
 
 

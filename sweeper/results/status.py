@@ -267,6 +267,7 @@ def _final(final: FinalRun) -> dict[str, Any]:
         "folder": str(final.folder.root),
         "trial": final.trial,
         "members": list(final.members),
+        "seed": final.seed,
         "done": final.done,
         "scores": list(final.scores),
     }

@@ -50,8 +50,10 @@ class FinalRun:
 
     @property
     def models(self) -> str:
-        """The trial, or the trials of an ensemble such as `4+0+7`."""
-        return "+".join(map(str, self.members)) if self.members else str(self.trial)
+        """The trial, such as `4` or `4 seed 1000`, or the trials of an ensemble, such as `4+0+7`."""
+        if self.members:
+            return "+".join(map(str, self.members))
+        return str(self.trial) if self.seed is None else f"{self.trial} seed {self.seed}"
 
     @property
     def is_packed(self) -> bool:

@@ -13,14 +13,16 @@ from trainers.config import TrainConfig
 from trainers.epoch import Epoch
 from trainers.support import files
 
+MEMORY = 0.8  # weight of an epoch's duration in the pace, relative to that of the epoch after it
 SAVE_INTERVAL_S = 1.0  # seconds between two writes of the time
 
 
 class TimeBudget:
     """Counts the wall-clock seconds of sweeping and learns the cost of trials from their epochs.
 
-    The time of a trial is its epochs at the pace of its backbone and image size, plus a measured overhead: start, end
-    and the time between epochs. A backbone that was never trained is assumed to have the mean of the known paces.
+    The time of a trial is its epochs at the recent pace of its backbone and image size, plus a measured overhead:
+    start, end and the time between epochs. A backbone that was never trained is assumed to have the mean of the
+    known paces.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class TimeBudget:
         from the histories of the others. A trial is `folds` trainings.
         """
         self._folder, self._limit, self._folds = folder, math.inf if hours is None else hours * 3600, folds
-        self._paces: dict[tuple[str, str], tuple[float, int]] = {}  # seconds and epochs
+        self._paces: dict[tuple[str, str], tuple[float, float]] = {}  # seconds and epochs, earlier ones weigh less
         self._planned: set[float] = set()  # epochs of trials
         self._rests: list[float] = []
         self._growth = self._aside = 0.0  # (train + val) / train if a retraining follows, else 0; its overhead
@@ -71,8 +73,9 @@ class TimeBudget:
     def _learn(self, place: tuple[str, str], seconds: float, epochs: int, planned: int) -> None:
         if epochs:
             self.learnt += 1
-            before, count = self._paces.get(place, (0.0, 0))
-            self._paces[place] = before + seconds, count + epochs
+            before, count = self._paces.get(place, (0.0, 0.0))
+            kept = MEMORY**epochs
+            self._paces[place] = before * kept + seconds, count * kept + epochs
             self._planned.add(planned)
 
     def learn_overhead(self, seconds: float) -> None:

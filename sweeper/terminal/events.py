@@ -71,7 +71,8 @@ class Events(View):
         """The caller emits the `end` event."""
 
     def _emit(self, event: str, job: Job, **fields: Any) -> None:
-        emit(event, job.study, self._stream, trial=job.trial, kind=job.kind, **fields)
+        seed = {"seed": job.recipe.train.seed} if job.key < 0 else {}
+        emit(event, job.study, self._stream, trial=job.trial, kind=job.kind, **seed, **fields)
 
 
 def _metrics(scores: Scores | None) -> dict[str, float] | None:

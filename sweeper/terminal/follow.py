@@ -98,7 +98,7 @@ class _Shown:
         runs = result.state == "RUNNING"
         if runs and key not in self.running:
             self.running[key] = len(self.source.epochs(job))
-            self.view.started(job, positions.get(job.trial, ("", None))[0])
+            self.view.started(job, positions.get(job.key, ("", None))[0])
         if key in self.running:
             self._epochs(key, job, best)
         if not runs:

@@ -51,7 +51,7 @@ class Published(Observer):
             self._publish()
 
     def started(self, job: Job, slot: str) -> None:
-        self._running[job.trial] = RunningTrial(trial=job.trial, slot=slot, folder=str(job.folder))
+        self._running[job.key] = RunningTrial(trial=job.key, slot=slot, folder=str(job.folder))
         self._publish()
 
     def _publish(self) -> None:
@@ -65,7 +65,7 @@ class Published(Observer):
         """Not published: the record has it."""
 
     def ended(self, job: Job, _result: TrialResult) -> None:
-        self._running.pop(job.trial, None)
+        self._running.pop(job.key, None)
 
     def note(self, text: str) -> None:
         """Not published: the log has it."""

@@ -98,13 +98,13 @@ class SweepSummary:
     def start(self, job: Job, slot: str) -> RunningRow:
         """Add a run that starts, or resumes after its recorded epochs."""
         row = RunningRow(job, slot, list(self.known.history(job)), self.known.names)
-        self.rows[job.trial], self.split = row, row.split
-        self.paused.discard(job.trial)
+        self.rows[job.key], self.split = row, row.split
+        self.paused.discard(job.key)
         self._slots = max(self._slots, len(self.rows))
         return row
 
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> RunningRow:
-        row = self.rows.get(job.trial) or self.start(job, "")
+        row = self.rows.get(job.key) or self.start(job, "")
         row.epochs = [*row.epochs[: epoch.number - 1], epoch]
         self.best, self.split, row.loads = best or self.best, row.split, False
         return row
@@ -114,9 +114,9 @@ class SweepSummary:
             row.at = positions.get(trial)
             row.loads = row.loads and row.at is None
 
-    def end(self, result: TrialResult, *, counts: bool = True) -> None:
+    def end(self, result: TrialResult, *, job: Job | None = None, counts: bool = True) -> None:
         """Remove a run that has finished or stopped; it only counts as a trial with `counts`."""
-        self.rows.pop(result.number, None)
+        self.rows.pop(job.key if job else result.number, None)
         self.paused.discard(result.number)
         if result.state == "PAUSED":
             self.paused.add(result.number)

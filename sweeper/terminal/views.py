@@ -80,7 +80,7 @@ class Lines(View):
 
     def ended(self, job: Job, result: TrialResult) -> None:
         result = comparable(job, result)
-        self._board.end(result, counts=job.kind == "trial" or self._board.total is None)
+        self._board.end(result, job=job, counts=job.kind == "trial" or self._board.total is None)
         self.line(summary.ending(job, result, self._board.split), job)
 
     def note(self, text: str) -> None:
@@ -177,7 +177,7 @@ class Live(Lines):
         last = row.epochs[-1] if row.epochs else None
         left = row.seconds_left
         return {
-            "trial": str(row.job.trial),
+            "trial": str(row.job.trial) if row.job.key >= 0 else f"{row.job.trial} seed {row.job.recipe.train.seed}",
             "backbone": row.job.recipe.train.backbone.split(".")[0][:24],
             "device": row.slot,
             "epoch": f"{row.done}/{row.planned}",

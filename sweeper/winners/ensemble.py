@@ -63,7 +63,8 @@ class Selection:
         if self.joint:
             return self._gained(self.joint)
         seeds = text.join_and([str(_seed(one)) for one in self.members])
-        return f"trial {self.best.result.number} is trained with the seeds {seeds}, and their logits are averaged"
+        what = f"trial {self.best.result.number}" if self.best.epoch else "the first configuration"
+        return f"{what} is trained with the seeds {seeds}, and their logits are averaged"
 
     def _gained(self, joint: "Joint") -> str:
         metric, study, on = self.best.result.metric, self.best.study.name, self.best.judged_on
@@ -98,7 +99,7 @@ def pair(won: Winner) -> Selection:
     """Select two models: the best trial and one of another backbone if their mean is certainly better on val, else
     `won` with two seeds.
 
-    Among trials of one backbone, a second seed of the best gains more than the best partner on val
+    Among trials of one backbone, a second seed of the best gains at least as much as the best partner on val
     (docs/explanation/measurements.md).
     """
     if won.epoch and won.study.trial(won.result.number).val_logits.exists():

@@ -174,11 +174,11 @@ PLANNED = "study: question\ndata: {layout: challenge, root: garments, crop: box}
 OPEN = "train: {backbone: test_resnet, pretrained: false, loss: {name: focal, gamma: {uniform: [0, 2]}}}\n"
 
 
-def begun(path: Path) -> HoursPlan:
+def begun(path: Path, slots: int = 1) -> HoursPlan:
     """A study of hours alone that began with a plan, none of whose values are the preset's."""
     values = {"image_size": 64, "epochs": 3}
     seconds = {"trial_seconds": 600, "final_seconds": 800, "start_seconds": 5}
-    plan = HoursPlan(hours=1, retrains=True, slots=1, values=values, image_size="64", epochs=3, **seconds)
+    plan = HoursPlan(hours=1, retrains=True, slots=slots, values=values, image_size="64", epochs=3, **seconds)
     path.write_text(PLANNED + OPEN)
     spec = presets.replanned(presets.filled(yaml_io.read(path), lambda: "cpu"), values)
     folder = StudyFolder.named("question")
@@ -232,6 +232,25 @@ def test_hours_too_few_are_refused_before_anything_starts(ground, tmp_path):
     assert "space.yaml: budget.hours" in ended.stderr
     assert "--hours 0.0" in ended.stderr
     assert not (folder / "mlruns/studies").exists()
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_where_two_do_not_fit_two_cores_train_the_default_with_two_seeds(ground, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(ground, tmp_path / "ground"))
+    monkeypatch.chdir(folder)
+    begun(Path("space.yaml"), slots=2)
+    shutil.copytree(tmp_path / "mlruns", folder / "mlruns")
+    ended = sweep(folder, "run", "space.yaml", "--devices", "cpu", "--no-mlflow", "--hours", "0.3", "--slots", "2")
+    assert ended.returncode == 0, ended.stderr
+    assert (
+        "the first configuration is trained with the seeds 0 and 1000, and their logits are averaged" in ended.stderr
+    )
+    assert "training the first configuration with seed 1000 on train and val for 3 of 3 epochs" in ended.stderr
+    assert len(list(folder.glob("mlruns/studies/question/finals/*"))) == 3
+    (card,) = folder.glob("mlruns/studies/question/finals/*-ensemble/card.md")
+    assert "never scored on val" in card.read_text()
+    assert "of trial 0 with 2 seeds" in sweep(folder, "status", "question").stdout
 
 
 @pytest.mark.process

@@ -71,6 +71,16 @@ def test_a_backbone_or_size_never_trained_costs_the_mean_of_the_known(folder):
     assert made.cost(SMALL.model_copy(update={"image_size": 96}), 1) == pytest.approx(4)
 
 
+def test_a_machine_that_was_busy_for_a_while_is_not_expected_to_be(folder):
+    """A trial is not stopped an epoch before its end because other programs slowed its first epochs."""
+    made = clock(folder, 1000)
+    for seconds in (20.0, 20.0, *[10.0] * 8):
+        made.epoch(SMALL, epoch(0, 0.5, seconds=seconds))
+    assert 100 < made.cost(SMALL, 10) < 107
+    made.epoch(SMALL, epoch(0, 0.5, seconds=20.0))
+    assert made.cost(SMALL, 10) < 130
+
+
 def test_paces_are_learnt_from_the_histories(tmp_path, monkeypatch):
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
     made = opened(write(tmp_path))
@@ -91,7 +101,7 @@ def test_paces_of_ended_trials_are_learnt_from_the_ledger_alone(tmp_path, monkey
     ended = records.ended(made.folder)
     for number in ended:
         made.folder.trial(number).history.unlink()
-    assert TimeBudget(made.folder, 1.0, ended).cost(train, 2) == whole == pytest.approx(14)
+    assert TimeBudget(made.folder, 1.0, ended).cost(train, 2) == pytest.approx(whole) == pytest.approx(14)
 
 
 # ------------------------------------------------------------------------------------------ what fits

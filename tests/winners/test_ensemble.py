@@ -263,7 +263,16 @@ def test_a_trial_is_retrained_with_two_seeds_and_their_mean_is_packed(twice):
     assert lines == [" ".join(map(str, row)) for row in choose(mean, table.categories).tolist()]
     card = (made(twice) / "card.md").read_text()
     assert f"trial {own['trial']} with seed 1000, in `finals/{new['final']}`, has 50% of the weight" in card
-    assert "the scores on val are those of the trial alone" in card
+    assert f"of trial {own['trial']} with 2 seeds; overall_accuracy" in card
+    assert "only the trial alone" in card
+
+
+def test_seeds_of_one_trial_train_side_by_side(folder):
+    said = call(folder, *TWICE, "--slots", "2").stderr
+    started = [line for line in said.split(" done after ")[0].splitlines() if " starts on cpu" in line]
+    assert len(started) == 2
+    assert "starts on cpu:0" in started[0]
+    assert "starts on cpu:1" in started[1]
 
 
 def test_the_own_seed_is_the_final_model_of_the_trial_and_the_other_is_not(twice, tmp_path):
@@ -288,7 +297,9 @@ def test_seeds_are_not_trained_twice_and_one_more_is_added(twice, tmp_path):
 def test_seeds_are_named_in_the_ledger_the_status_and_before_training(twice, folder):
     trial = members(twice)[0]["trial"]
     assert f"of trial {trial} with 2 seeds" in call(twice, "status", "pair").stdout
-    assert f"{trial}+{trial}" in call(twice, "leaderboard", "pair").stdout
+    ledger = call(twice, "leaderboard", "pair").stdout
+    assert f"{trial}+{trial}" in ledger
+    assert f"{trial} seed 1000" in ledger
     said = json.loads(call(folder, *SEEDS, "--json").stdout)
     assert [(one["trial"], one["seed"], one["share"]) for one in said["members"]] == [
         (trial, 0, 0.5),
@@ -315,9 +326,10 @@ def test_seeds_and_trials_are_not_combined(folder):
 
 def test_rules_that_allow_one_model_alone_are_heeded(folder):
     call(folder, "run", "space.yaml", "--set", "rules.ensemble=false", "--no-mlflow", "--devices", "cpu")
-    said = call(folder, *EXPORT, code=2).stderr
-    assert "rules.ensemble: false allows only one model" in said
-    assert "sweep best pair --export submission" in said
+    for words in (EXPORT, TWICE):
+        said = call(folder, *words, code=2).stderr
+        assert "rules.ensemble: false allows only one model" in said
+        assert "sweep best pair --export submission" in said
     assert finals(folder) == []
 
 
