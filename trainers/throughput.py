@@ -31,10 +31,13 @@ STILL = 1e-9  # learning rate of the head: hundreds of steps on noise must not o
 MIN_MICRO_BATCH = 4  # images that pass through the network at once: fewer are not a batch
 
 
-def measure(recipe: Recipe, categories: Sequence[Category], device: str, *, bf16: bool = False) -> dict[str, float]:
+def measure(
+    recipe: Recipe, categories: Sequence[Category], device: str, *, bf16: bool = False, seconds: float | None = None
+) -> dict[str, float]:
     """Return images per second in training and evaluation, peak memory in GiB, the number of parameters, and whether
-    the network is built for one image size. With `bf16`, also the speedup of training in that format where it might
-    pay off: on a CPU that supports it, if the recipe chooses no format.
+    the network is built for one image size. Training is timed for at least `seconds`, SECONDS if None. With `bf16`,
+    also the speedup of training in that format where it might pay off: on a CPU that supports it, if the recipe
+    chooses no format.
 
     These are the actual steps of `trainers.train`, including gathering and augmentation; weights are random and
     nothing is kept. A batch that does not fit on a GPU is halved, as it would be in a study, and halved again if need
@@ -46,7 +49,9 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str, *, bf16
     micro = train.batch_size
     while True:
         try:
-            return _measured(plain, categories, device, micro, bf16=bf16)
+            return _measured(
+                plain, categories, device, micro, bf16=bf16, seconds=SECONDS if seconds is None else seconds
+            )
         except RuntimeError as error:
             if micro // 2 < MIN_MICRO_BATCH or not devices.no_room(error):
                 raise
@@ -56,7 +61,7 @@ def measure(recipe: Recipe, categories: Sequence[Category], device: str, *, bf16
 
 
 def _measured(
-    recipe: Recipe, categories: Sequence[Category], device: str, micro: int, *, bf16: bool
+    recipe: Recipe, categories: Sequence[Category], device: str, micro: int, *, bf16: bool, seconds: float
 ) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(recipe, random_data(recipe, categories), ("train",), torch.device(device), Path(folder))
@@ -65,7 +70,7 @@ def _measured(
         if run.device.type == "cuda":
             run.rows *= math.ceil(GO * run.fit(0)[2] / len(run.rows))
         run.val = _whole(run)
-        pace = _pace(run)
+        pace = _pace(run, seconds)
         found = {
             "parameters": sum(p.numel() for p in run.net.parameters()),
             "train_images_per_second": round(pace, 3),
@@ -92,10 +97,10 @@ def _speedup(run: TrainingRun) -> float:
     return half / plain
 
 
-def _pace(run: TrainingRun) -> float:
-    """Return images per second in training: the median over several passes."""
+def _pace(run: TrainingRun, seconds: float) -> float:
+    """Return images per second in training: the median over the passes of at least `seconds`."""
     paces = [run.fit(0)[2]]
-    until = time.monotonic() + SECONDS
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         paces.append(run.fit(0)[2])
     return statistics.median(paces)
@@ -145,13 +150,14 @@ def _answer(categories: Sequence[Category], rng: np.random.Generator) -> Iterato
 
 
 def main() -> None:
-    """Read {"device", "recipes", "categories", "extensions", "bf16"} from stdin; answer with a line of JSON."""
+    """Read a JSON object with the arguments of `measure` from stdin; answer with a line of JSON."""
     asked = json.load(sys.stdin)
     extensions.load(asked["extensions"])
     categories = [Category(c["name"], tuple(c["classes"]), c["multi"]) for c in asked["categories"]]
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
     with extensions.answering() as answer:
-        found = [measure(recipe, categories, asked["device"], bf16=asked["bf16"]) for recipe in recipes]
+        how = {"bf16": asked["bf16"], "seconds": asked["seconds"]}
+        found = [measure(recipe, categories, asked["device"], **how) for recipe in recipes]
         print(json.dumps(found), file=answer)
 
 

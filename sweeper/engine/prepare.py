@@ -389,7 +389,8 @@ def _planned(
         what = text.counted(len(recipes), "network")
         sizes = " or ".join(dict.fromkeys(str(recipe.train.image_size) for recipe in recipes))
         output.print_message(f"timing a few steps of {what} at {sizes} px on {slots[0].home}")
-        return timing.measure(recipes, table.categories, slots, [file.path for file in spec.extensions])
+        files = [file.path for file in spec.extensions]
+        return timing.measure(recipes, table.categories, slots, files, seconds=planner.TIMED_S)
 
     return Planner(spec, space, table, slots, retrains, timed).plan()
 

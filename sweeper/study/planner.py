@@ -30,7 +30,8 @@ TRIAL_S = 5.0  # seconds of a trial besides its epochs
 MARGIN = 1.1  # factor on times: steps on random images are a little faster than real ones
 STEP = 32  # pixels between two sizes
 LEAST = 2  # lowest size and epochs: the preset's, divided by this
-TIMED_S = 4.0  # seconds of steps while a network is timed; the rest is the start of the process
+TIMED_S = 10.0  # seconds for which a network is timed: on a shared machine, 2 s are off by up to a fifth
+OTHER_S = 2.0  # seconds of a network's other steps while it is timed; the rest is the start of the process
 RESERVE = 1.05  # factor on the minimal hours in advice to the user
 
 
@@ -193,7 +194,7 @@ class Planner:
         recipes = [_sized(recipe, size) for recipe in self.recipes]
         began = time.monotonic()
         answers = self.timed(recipes)
-        self.start = max(TRIAL_S, time.monotonic() - began - TIMED_S * len(recipes))
+        self.start = max(TRIAL_S, time.monotonic() - began - (TIMED_S + OTHER_S) * len(recipes))
         for recipe, known, answer in zip(recipes, self.paces, answers, strict=True):
             side = max(recipe.train.input_size)
             speeds = answer["train_images_per_second"], answer["val_images_per_second"]

@@ -115,6 +115,18 @@ def test_of_a_final_epochs_are_of_train_and_the_end_has_no_value_of_another_spli
     assert end["value"] is None
 
 
+def test_a_training_with_another_seed_than_its_trials_names_it(told):
+    view, read = told
+    one = job(STUDY, 4)
+    recipe = one.recipe.model_copy(update={"train": one.recipe.train.model_copy(update={"seed": 1000})})
+    changes = [{"kind": "confirm"}, {"kind": "final", "seed": 1000}, {"kind": "final"}]
+    runs = [one.model_copy(update={"recipe": recipe, **each}) for each in changes]
+    for each in runs:
+        view.started(each, "cpu")
+    assert [line.get("seed") for line in read()] == [1000, 1000, None]
+    assert runs[1].key < 0 <= runs[2].key == one.key
+
+
 def test_a_figure_that_is_no_number_is_null_and_names_stay_within_a_line(told):
     view, read = told
     view.epoch(job(STUDY, 4, params={}), epoch(0, 0.5, val=scores(math.nan)), None)

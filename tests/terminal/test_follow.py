@@ -123,7 +123,7 @@ def test_runs_that_no_search_decides_on_are_told_with_those_of_before_left_out(s
     records.write_config(RunFolder(now.folder), elsewhere)  # the project was moved since
     held, published = lock.acquire(study.lock), Published(study.running)
     published.started(now, "cpu")
-    published.moved({3: Position("train", 3, 9)})
+    published.moved({now.key: Position("train", 3, 9)})
     steps = [
         lambda: add(now, 1),
         lambda: (add(now, 2), end(now, records.history(RunFolder(now.folder)), "COMPLETE")),
@@ -134,12 +134,12 @@ def test_runs_that_no_search_decides_on_are_told_with_those_of_before_left_out(s
     assert told.words == [
         "plan 9, 1 before",
         "start 3 on cpu",
-        "3 at train 3",
+        f"{now.key} at train 3",
         "epoch 3 1, best None",
-        "3 at train 3",
+        f"{now.key} at train 3",
         "epoch 3 2, best None",
         "end 3 COMPLETE",
-        "3 at train 3",
+        f"{now.key} at train 3",
         "closed",
     ]
 

@@ -225,6 +225,25 @@ def test_the_table_of_a_retraining_says_train_and_a_trial_that_goes_on_has_its_e
     view.closed(Closing("INTERRUPTED"))
 
 
+def test_two_seeds_of_a_trial_have_a_row_each_until_they_end(terminal, monkeypatch):
+    monkeypatch.setattr(views, "FRAMES", 1e9)  # every change is drawn at once
+    stream, read = terminal
+    view = views.choose(stream)
+    own = job(STUDY, 4, kind="final", params={})
+    train = own.recipe.train.model_copy(update={"seed": 1000})
+    new = own.model_copy(update={"seed": 1000, "recipe": own.recipe.model_copy(update={"train": train})})
+    for each in (own, new):
+        view.started(each, "cpu")
+        view.epoch(each, epoch(0, 0.5, val=None), None)
+    written = read()
+    row = re.compile(r" *(4|4 seed 1000) +resnet18 +cpu +\d/3 ")
+    assert [found[1] for line in seen(written, 100) if (found := row.match(line))] == ["4", "4 seed 1000"]
+    view.ended(new, TrialResult(number=4, state="COMPLETE", metric="overall_accuracy", planned=3, backbone="a"))
+    view.epoch(own, epoch(1, 0.5, val=None), None)
+    assert [found[1] for line in seen(written + read(), 100) if (found := row.match(line))] == ["4"]
+    view.closed(Closing("INTERRUPTED"))
+
+
 def test_a_bar_says_how_far_the_epoch_is(terminal):
     stream, read = terminal
     view = views.choose(stream)
