@@ -230,7 +230,8 @@ def _trained(
     known = records.read_result(folder) is not None
     test = images.fingerprint_of(session.table, "test")
     if not known:
-        session.observers.note(f"{job.title}: {job.ensemble.name if job.ensemble else ''}; {chosen.line}")
+        gained = f"; {chosen.line}" if chosen.joint else ""
+        session.observers.note(f"{job.title}: {job.ensemble.name if job.ensemble else ''}{gained}")
         session.train([job], make_result)
     elif not study_file.predicts(folder, images.fingerprint(session.table), test):
         final.predict_again(chosen.best, job, session)

@@ -241,7 +241,8 @@ def test_where_two_do_not_fit_two_cores_train_the_default_with_two_seeds(ground,
     monkeypatch.chdir(folder)
     begun(Path("space.yaml"), slots=2)
     shutil.copytree(tmp_path / "mlruns", folder / "mlruns")
-    ended = sweep(folder, "run", "space.yaml", "--devices", "cpu", "--no-mlflow", "--hours", "0.3", "--slots", "2")
+    words = ("run", "space.yaml", "--devices", "cpu", "--no-mlflow", "--hours", "0.3", "--slots", "2")
+    ended = sweep(folder, *words, SWEEP_TRAINER="")
     assert ended.returncode == 0, ended.stderr
     assert (
         "the first configuration is trained with the seeds 0 and 1000, and their logits are averaged" in ended.stderr

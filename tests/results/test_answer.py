@@ -89,7 +89,7 @@ def test_the_final_model_that_predict_uses_is_named():
     for trial in (1, 0):
         finished(folder, f"m{trial}", trial)
     finished(folder, "together", 1, together)
-    what = "an ensemble of trials 1, 0, retrained on train and val"
+    what = "an ensemble of trials 1 and 0, retrained on train and val"
     assert said(folder)[2] == f"Final model 1, which `sweep predict` uses, is {what}."
     assert studies.note_score("a", 0.8, "") == folder.final("together")
 
