@@ -122,8 +122,7 @@ def photographs(root: Path, cache: Path) -> Data:
 
 def trained(data: Data, params: Params, seed: int, keep: Path) -> dict[str, Any]:
     """Train, and return the val score after each epoch and the test score. Save the logits of both to `keep`."""
-    recipe = opened()[1].recipe(params)
-    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+    recipe = opened()[1].recipe(params).with_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
         epochs = list(train(recipe, data, Path(folder)))
         model = Path(folder) / "model.safetensors"

@@ -707,6 +707,10 @@ class Recipe(Part):
         """The recipe with which each single fold is trained."""
         return self.model_copy(update={"folds": None})
 
+    def with_seed(self, seed: int) -> "Recipe":
+        """Return the recipe with another seed."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"seed": seed})})
+
     @property
     def in_full(self) -> "Recipe":
         """The recipe in 32-bit precision."""

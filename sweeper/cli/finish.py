@@ -11,7 +11,7 @@ from sweeper.cli.parameters import Devices, Json, Model, NoMlflow, Slots, StudyN
 
 if TYPE_CHECKING:
     from sweeper.system.devices import Slot
-    from sweeper.winners.ensemble import Selection
+    from sweeper.winners.selection import Selection
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -51,8 +51,8 @@ def best(
     from sweeper.system import devices as places
     from sweeper.terminal import output
     from sweeper.winners import confirm as confirming
-    from sweeper.winners import ensemble as together
     from sweeper.winners import final as winning
+    from sweeper.winners import selection
 
     if export not in (None, "submission"):
         instead = "not 'submission'; sweep export writes a trained model in other formats"
@@ -69,11 +69,11 @@ def best(
         if not as_json:
             output.print_table(confirming.HEADERS, confirming.cells(rows))
     if ensemble is not None:
-        chosen = together.select(found, ensemble)
+        chosen = selection.select(found, ensemble)
         return _together(chosen, places.slots(devices, slots), export, again, no_mlflow, as_json)
     won = winner.winner(found) if trial is None else winner.chosen(found, trial)
     if seeds is not None:
-        chosen = together.repeated(won, seeds)
+        chosen = selection.repeated(won, seeds)
         return _together(chosen, places.slots(devices, slots), export, again, no_mlflow, as_json)
     if export:
         final = winning.export(won, places.slots(devices)[:1], again=again, mlflow=not no_mlflow)
@@ -93,16 +93,16 @@ def _together(
 ) -> None:
     """Show the models that an ensemble would combine, or train and export it."""
     from sweeper.terminal import output
-    from sweeper.winners import ensemble as together
+    from sweeper.winners import ensemble, selection
     from sweeper.winners import final as winning
 
     if not as_json:
-        output.print_table(together.HEADERS, together.cells(chosen), sys.stderr if export else None)
+        output.print_table(selection.HEADERS, selection.cells(chosen), sys.stderr if export else None)
         output.print_message(chosen.line)
     if export:
-        final = together.export(chosen, slots, again=again, mlflow=not no_mlflow)
+        final = ensemble.export(chosen, slots, again=again, mlflow=not no_mlflow)
         return answer(winning.finished(final) if as_json else winning.ending(final, chosen.best.study))
-    return answer(together.document(chosen)) if as_json else None
+    return answer(selection.document(chosen)) if as_json else None
 
 
 @commands.command(

@@ -113,7 +113,7 @@ def final(path: Path, options: Options) -> "Final | None":
 
     If there was no time for a search, this is the study's first configuration. None if the study is not retrained.
     """
-    from sweeper.winners import ensemble
+    from sweeper.winners import ensemble, selection
     from sweeper.winners import final as winning
 
     spec = _read(path, options)
@@ -123,7 +123,7 @@ def final(path: Path, options: Options) -> "Final | None":
     won = _untried(path, options) if preparation.trains_once(folder) else winner.winner(folder)
     pair = _pair(folder, slots, options)
     if spec.by_hours and spec.rules.ensemble and pair:
-        chosen = ensemble.pair(won)  # retrained side by side, in the time reserved for one
+        chosen = selection.pair(won)  # retrained side by side, in the time reserved for one
         output.print_message(chosen.line)
         return ensemble.export(chosen, pair, mlflow=options.mlflow, events=options.events)
     return winning.export(won, slots[:1], mlflow=options.mlflow, events=options.events)

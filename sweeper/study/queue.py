@@ -166,6 +166,5 @@ class SeenConfigurations:
         seed = recipe.train.seed
         while seed in trials:
             seed += 1
-        train = recipe.train.model_copy(update={"seed": seed})
         here = [number for number in trials.values() if number is not None]
-        return recipe.model_copy(update={"train": train}), min(here, default=None)
+        return recipe.with_seed(seed), min(here, default=None)

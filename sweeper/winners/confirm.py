@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sweeper.engine.session import Session
     from sweeper.system.devices import Slot
 
-STRIDE = 1000  # between the seeds of two repeats, apart from the search's own repeats
+STRIDE = 1000  # between two new seeds of a trial, apart from the search's own repeats
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,9 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
     original = records.read_config(study.trial(result.number))
     if original is None or records.read_result(folder):
         return None
-    train = original.recipe.train.model_copy(update={"seed": original.recipe.train.seed + STRIDE * repeat})
     changes = {
         "kind": "confirm",
-        "recipe": original.recipe.model_copy(update={"train": train}),
+        "recipe": original.recipe.with_seed(original.recipe.train.seed + STRIDE * repeat),
         "folder": folder.root,
         "cache": paths.cache(),
         "resumed": False,

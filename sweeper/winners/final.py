@@ -228,11 +228,10 @@ def job_of(won: Winner, folder: RunFolder) -> Job:
     known = records.read_config(folder)
     if known:
         return known.model_copy(update={"folder": folder.root, "cache": paths.cache()})
-    train = won.job.recipe.train
-    seed = train.seed if won.seed is None else won.seed
+    recipe = won.job.recipe
     changes = {
         "kind": "final",
-        "recipe": won.job.recipe.model_copy(update={"train": train.model_copy(update={"seed": seed})}),
+        "recipe": recipe if won.seed is None else recipe.with_seed(won.seed),
         "seed": won.seed,
         "folder": folder.root,
         "cache": paths.cache(),

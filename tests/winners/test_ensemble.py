@@ -18,7 +18,7 @@ from sweeper.statistics.ensemble import divided
 from sweeper.store import studies
 from sweeper.store.paths import StudyFolder
 from sweeper.study.planner import HoursPlan
-from sweeper.winners import ensemble
+from sweeper.winners import selection
 from tests.support.cli import command, environment, sweep
 from trainers.data import layouts
 from trainers.data.demo import draw
@@ -222,9 +222,9 @@ def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(
     assert (found.folder.root / "submission.zip").exists()
 
 
-def joint(*gain: float) -> ensemble.Joint:
+def joint(*gain: float) -> selection.Joint:
     nothing = metrics.scores(np.eye(2), np.array([[0], [1]]), [Category("kind", ("a", "b"))], loss=0.0)
-    return ensemble.Joint(own=0.5, val=nothing, temperature={}, gain=gain or None)
+    return selection.Joint(own=0.5, val=nothing, temperature={}, gain=gain or None)
 
 
 @pytest.mark.parametrize(
@@ -235,8 +235,8 @@ def test_a_gain_is_certain_if_its_interval_excludes_zero_or_is_unknown(gain, cer
 
 
 def test_trials_of_the_same_backbone_do_not_join_where_other_backbones_are_asked_for(folder):
-    assert len(ensemble.select(StudyFolder.named("pair"), 2).members) == 2
-    assert ensemble.select(StudyFolder.named("pair"), 2, other_backbones=True).alone
+    assert len(selection.select(StudyFolder.named("pair"), 2).members) == 2
+    assert selection.select(StudyFolder.named("pair"), 2, other_backbones=True).alone
 
 
 # ------------------------------------------------------------------------------------------ several seeds
@@ -342,7 +342,7 @@ def test_without_predictions_nothing_can_be_chosen(folder):
     for path in study.trials.glob("*/val_logits.npy"):
         path.unlink()
     with pytest.raises(UserError, match="those of the best trial are missing"):
-        ensemble.select(study, 3)
+        selection.select(study, 3)
 
 
 def test_the_ledger_of_a_study_knows_the_members(exported, monkeypatch):
