@@ -122,19 +122,19 @@ def resumed(job: Job, place: Path, device: str) -> list[float]:
         for keep in (False, True):  # first one epoch, then to the end
             began = time.time()
             executor.start(paused)
-            epochs = _heard(executor, number, keep)
+            epochs = _heard(executor, paused.key, keep)
         found.append(epochs[-1].time - epochs[-1].seconds - began)
     executor.close()
     return found[1:]  # the first started in a cold worker
 
 
-def _heard(executor: Local, trial: int, keep: bool) -> list[Epoch]:
+def _heard(executor: Local, key: str, keep: bool) -> list[Epoch]:
     epochs: list[Epoch] = []
     while True:
         message = executor.next(1.0)
         if isinstance(message, Progress):
             epochs.append(message.epoch)
-            executor.answer(trial, keep)
+            executor.answer(key, keep)
         elif message:
             return epochs
 

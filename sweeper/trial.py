@@ -17,7 +17,6 @@ from trainers.support.position import Position
 Kind = Literal["trial", "confirm", "final"]
 State = Literal["RUNNING", "PAUSED", "COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 FIRST = 0  # a study's first trial is never pruned, so that even a short study has a winner
-SEED_BITS = 32  # room for a seed in the key of a run
 OPEN: tuple[State, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")  # a trial that may continue
 Failure = Literal["nan", "overflow", "oom", "died", "hung", "disk", "error"]  # overflow: nan in fp16
 
@@ -118,12 +117,14 @@ class Job(Message):
     )
 
     @property
-    def key(self) -> int:
-        """The number that stands for the run in messages and views: that of its trial, or a negative one for a run of
-        the trial with another seed, since several of these may train at once.
-        """
-        new = self.kind == "confirm" or self.seed is not None
-        return -1 - (self.trial << SEED_BITS) - self.recipe.train.seed if new else self.trial
+    def key(self) -> str:
+        """The run's folder within the study, such as trials/0007; it stands for the run in messages and views."""
+        return "/".join(self.folder.parts[-2:])
+
+    @property
+    def has_new_seed(self) -> bool:
+        """True if it trains a trial's configuration with a seed other than the trial's own."""
+        return self.kind == "confirm" or self.seed is not None
 
     @property
     def length(self) -> str:
@@ -173,7 +174,7 @@ class Progress(Message):
     """An epoch is done, and on disk if it is the last one; the worker waits for an answer."""
 
     tag: Literal["progress"] = "progress"
-    trial: int = Field(description="key of the job")
+    key: str = Field(description="of its job")
     epoch: Epoch
 
 
@@ -181,7 +182,7 @@ class Done(Message):
     """The run finished, by itself or because it was stopped; all its epochs are on disk."""
 
     tag: Literal["done"] = "done"
-    trial: int = Field(description="key of the job")
+    key: str = Field(description="of its job")
     stopped: bool = False
     scores: Scores | None = Field(None, description="retraining: scores on test, if its images have labels")
     tta: Look | None = Field(None, description="on val with the recipe's test-time augmentation, if it has any")
@@ -192,7 +193,7 @@ class Failed(Message):
     """The run failed: `text` is the error on one line, `detail` the traceback or the end of the log."""
 
     tag: Literal["failed"] = "failed"
-    trial: int = Field(description="key of the job")
+    key: str = Field(description="of its job")
     failure: Failure
     text: str
     detail: str = ""
@@ -207,10 +208,9 @@ WorkerMessage = Annotated[Progress | Done | Failed, Field(discriminator="tag")]
 class RunningTrial(Message):
     """An entry of running.json: where a trial runs or is trained again, and its position within the epoch."""
 
-    trial: int = Field(description="key of the job")
+    key: str = Field(description="of its job")
     slot: str
     at: Position | None = None
-    folder: str = ""  # the folder of the run
 
 
 class RunningTrials(Message):
@@ -290,7 +290,7 @@ class Observer(Protocol):
     It can be brought up to date from the folders at any later time, so nothing else depends on what it misses.
     """
 
-    def moved(self, positions: Mapping[int, Position], /) -> None:  # noqa: ARG002  most observers show no batches
+    def moved(self, positions: Mapping[str, Position], /) -> None:  # noqa: ARG002  most observers show no batches
         """Receive the positions within the epochs of running trials, several times per second, changed or not."""
         return
 

@@ -38,12 +38,12 @@ class JobSource(Protocol):
         """Called when there is room for the job and a worker is about to take it: config.json must exist by then."""
         ...
 
-    def epochs(self, trial: int) -> Sequence[Epoch]:
-        """Return the recorded epochs of a running trial."""
+    def epochs(self, key: str) -> Sequence[Epoch]:
+        """Return the recorded epochs of a running job."""
         ...
 
-    def report(self, trial: int, epoch: Epoch) -> bool:
-        """Record an epoch, once; return True if the trial continues."""
+    def report(self, key: str, epoch: Epoch) -> bool:
+        """Record an epoch of a running job, once; return True if it continues."""
         ...
 
     def finish(self, message: Done | Failed) -> TrialResult:
@@ -106,8 +106,8 @@ class _Loop:
     observers: Observer
     stop: Stop
     room: "DiskEstimate | None" = None
-    jobs: dict[int, Job] = field(default_factory=dict)  # running jobs, by trial
-    continued: set[int] = field(default_factory=set)  # trials that started from a checkpoint
+    jobs: dict[str, Job] = field(default_factory=dict)  # running jobs, by key
+    continued: set[str] = field(default_factory=set)  # keys of those that started from a checkpoint
     held: Job | None = None  # the next job, held back until there is disk space or a slot
     since: float | None = None  # start of the wait for a slot
     ended: SessionEnd | None = None  # set once nothing may start or continue
@@ -180,7 +180,7 @@ class _Loop:
     # ------------------------------------------------------------------------------------ listening
     def progress(self, message: Progress) -> None:
         """Record an epoch and answer the worker, which trains on while the observers are notified."""
-        job, epoch = self.jobs[message.trial], message.epoch
+        job, epoch = self.jobs[message.key], message.epoch
         known = self.source.epochs(job.key)
         new = epoch.number > len(known)
         if self.room:
@@ -195,7 +195,7 @@ class _Loop:
 
     def end(self, message: Done | Failed) -> None:
         """Record the outcome of a run."""
-        job = self.jobs.pop(message.trial)
+        job = self.jobs.pop(message.key)
         result = self.source.finish(message)
         self.observers.ended(job, result)
         if result.failure == "disk":

@@ -21,7 +21,7 @@ class Observers:
     def epoch(self, job: Job, epoch: Epoch, best: TrialResult | None) -> None:
         self._notify(lambda one: one.epoch(job, epoch, best))
 
-    def moved(self, positions: Mapping[int, Position]) -> None:
+    def moved(self, positions: Mapping[str, Position]) -> None:
         self._notify(lambda one: one.moved(positions))
 
     def ended(self, job: Job, result: TrialResult) -> None:

@@ -145,7 +145,7 @@ class Retraining:
 
     def __init__(self, folder: StudyFolder, jobs: Sequence[Job], make_result: MakeResult) -> None:
         self.folder, self._waiting, self._make_result = folder, list(jobs), make_result
-        self._running: dict[int, _Run] = {}
+        self._running: dict[str, _Run] = {}
         self._deaths: Counter[Path] = Counter()
         self.ended: list[TrialResult] = []  # those that finished
         self.failure: RunFailed | None = None
@@ -165,11 +165,11 @@ class Retraining:
     def starting(self, job: Job) -> None:
         begin(job)
 
-    def epochs(self, trial: int) -> Sequence[Epoch]:
-        return self._running[trial].epochs
+    def epochs(self, key: str) -> Sequence[Epoch]:
+        return self._running[key].epochs
 
-    def report(self, trial: int, epoch: Epoch) -> bool:
-        run = self._running[trial]
+    def report(self, key: str, epoch: Epoch) -> bool:
+        run = self._running[key]
         if epoch.number == len(run.epochs) + 1:
             records.append(run.folder, epoch)
             run.epochs.append(epoch)
@@ -177,7 +177,7 @@ class Retraining:
 
     def finish(self, message: Done | Failed) -> TrialResult:
         """Return the run's result: COMPLETE; INTERRUPTED if stopped or retried; FAILED, which stays open as well."""
-        run = self._running.pop(message.trial)
+        run = self._running.pop(message.key)
         if isinstance(message, Failed):
             return self._failed(run, message)
         if message.stopped:

@@ -27,11 +27,11 @@ class Executor(Protocol):
         """Return the next message of any worker, or None after `timeout` seconds."""
         ...
 
-    def positions(self) -> Mapping[int, Position]:
-        """Return the position within the current epoch of each running trial, if known."""
+    def positions(self) -> Mapping[str, Position]:
+        """Return the position within the current epoch of each running job by key, if known."""
         ...
 
-    def answer(self, trial: int, keep: bool) -> None:
+    def answer(self, key: str, keep: bool) -> None:
         """Let the worker that reported Progress continue, or stop it (it then sends Done with stopped=True)."""
         ...
 

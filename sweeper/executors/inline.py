@@ -14,7 +14,7 @@ from trainers.support.position import Cursor, Position
 
 TOLD_EVERY_S = 0.25  # seconds between two reports of the position
 
-Moved = Callable[[Mapping[int, Position]], None]
+Moved = Callable[[Mapping[str, Position]], None]
 
 
 class Inline:
@@ -26,7 +26,7 @@ class Inline:
 
     def __init__(self, device: str = "cpu", moved: Moved | None = None) -> None:
         self._device, self._moved, self._cursor = device, moved, Cursor()
-        self._trial = 0
+        self._key = ""
         self._messages: Messages | None = None
         self._answer: bool | None = None
         self._waiting = False  # True while the last Progress is unanswered
@@ -37,7 +37,7 @@ class Inline:
     def start(self, job: Job) -> str:
         """Accept `job`; training starts with the first call of `next`."""
         self._messages, self._answer, self._waiting = run(job, self._device, cursor=self._cursor), None, False
-        self._trial = job.key
+        self._key = job.key
         return self._device
 
     def next(self, timeout: float) -> Progress | Done | Failed | None:  # noqa: ARG002  it takes as long as the epoch
@@ -53,10 +53,10 @@ class Inline:
             print(message.detail, file=sys.stderr)
         return message
 
-    def positions(self) -> Mapping[int, Position]:
+    def positions(self) -> Mapping[str, Position]:
         """Return the position within the epoch; empty between two calls of `next`, each of which is one epoch."""
         at = self._cursor.at
-        return {self._trial: at} if at else {}
+        return {self._key: at} if at else {}
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -76,7 +76,7 @@ class Inline:
         while not over.wait(TOLD_EVERY_S):
             moved(self.positions())
 
-    def answer(self, trial: int, keep: bool) -> None:  # noqa: ARG002  there is only one
+    def answer(self, key: str, keep: bool) -> None:  # noqa: ARG002  there is only one
         self._answer, self._waiting = keep, False
 
     def close(self, *, kill: bool = False) -> None:  # noqa: ARG002  between two epochs nothing runs

@@ -114,12 +114,12 @@ class Local:
                 break
         return self._ready.popleft() if self._ready else None
 
-    def positions(self) -> Mapping[int, Position]:
+    def positions(self) -> Mapping[str, Position]:
         return {one.job.key: one.at for one in self._workers.values() if one.job and one.at}
 
-    def answer(self, trial: int, keep: bool) -> None:
+    def answer(self, key: str, keep: bool) -> None:
         for worker in self._workers.values():
-            if worker.waiting and worker.job and worker.job.key == trial:
+            if worker.waiting and worker.job and worker.job.key == key:
                 worker.waiting, worker.moved = False, self._awake.now()
                 worker.send(protocol.Answer(keep=keep, threads=self._threads(worker.slot)))
 
@@ -186,7 +186,7 @@ class Local:
         if worker.job:
             self._watch.epoch(worker.job.recipe.train, message.epoch, worker.heard - worker.moved)
         if self._packing:
-            self._packing.epoch(worker.slot.home, message.trial, message.epoch)
+            self._packing.epoch(worker.slot.home, message.key, message.epoch)
 
     def _end(self, worker: _Worker, message: Done | Failed) -> Done | Failed:
         """Free the slot and keep its process if the job ended well. Return the message; a Failed also records whether
@@ -196,7 +196,7 @@ class Local:
             home, lacking = worker.slot.home, isinstance(message, Failed) and message.failure in ("oom", "died")
             if isinstance(message, Failed):
                 message = message.model_copy(update={"shared_device": self._packing.crowded(home)})
-            self._packing.ended(home, message.trial, out_of_memory=lacking)
+            self._packing.ended(home, message.key, out_of_memory=lacking)
         worker.job = None
         self._idle.append(worker.slot)
         if isinstance(message, Failed):
@@ -223,7 +223,7 @@ class Local:
         return self._watch.trouble(job.recipe.train, now - worker.heard, now - worker.moved)
 
     def _fail(self, worker: _Worker, job: Job, trouble: Failure, text: str) -> None:
-        failed = Failed(trial=job.key, failure=trouble, text=text, detail=tail(RunFolder(job.folder)))
+        failed = Failed(key=job.key, failure=trouble, text=text, detail=tail(RunFolder(job.folder)))
         self._ready.append(self._end(worker, failed))
 
 

@@ -39,7 +39,7 @@ class NodeRequest(Message):
     """Sent to a node: trials to start, and answers to those that reported an epoch."""
 
     starts: tuple[Job, ...] = ()
-    answers: tuple[tuple[int, bool], ...] = ()
+    answers: tuple[tuple[str, bool], ...] = ()
 
 
 class NodeReply(Message):
@@ -47,7 +47,7 @@ class NodeReply(Message):
 
     messages: tuple[WorkerMessage, ...]
     free: int
-    positions: Mapping[int, Position] = Field({}, description="position of running trials within their epochs")
+    positions: Mapping[str, Position] = Field({}, description="position of running trials within their epochs")
 
 
 class NodeExecutor:
@@ -81,8 +81,8 @@ class NodeExecutor:
         self._held.extend(given.starts)
         while self._held and self._local.free():
             self._local.start(self._held.popleft())
-        for trial, keep in given.answers:
-            self._local.answer(trial, keep)
+        for key, keep in given.answers:
+            self._local.answer(key, keep)
         words = [self._local.next(timeout)]
         while words[-1]:
             words.append(self._local.next(0.0))

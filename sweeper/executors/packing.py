@@ -51,7 +51,7 @@ class _Device:
     undecided: int = 0  # trials that ended since one more was allowed
     gain: float = 1.0  # images per second of all trials together, relative to one alone
     alone: dict[Kind, float] = field(default_factory=dict)
-    running: dict[int, _Trial] = field(default_factory=dict)
+    running: dict[str, _Trial] = field(default_factory=dict)
 
 
 class Packing:
@@ -76,34 +76,34 @@ class Packing:
         device = self._devices[home]
         return device.settled and device.allowed == 1
 
-    def began(self, home: str, trial: int, recipe: Recipe) -> None:
+    def began(self, home: str, key: str, recipe: Recipe) -> None:
         """Record that a trial started on this device."""
         device = self._devices[home]
         device.changes += 1
-        device.running[trial] = _Trial(kind(recipe), device.changes)
+        device.running[key] = _Trial(kind(recipe), device.changes)
 
     def crowded(self, home: str) -> bool:
         """True if several trials run on this device now."""
         return len(self._devices[home].running) > 1
 
-    def ended(self, home: str, trial: int, *, out_of_memory: bool = False) -> None:
+    def ended(self, home: str, key: str, *, out_of_memory: bool = False) -> None:
         """Record that a trial ended; one that ran out of memory beside others ends the packing."""
         device = self._devices[home]
         if out_of_memory and self.crowded(home):
             device.allowed, device.settled = 1, True
-        del device.running[trial]
+        del device.running[key]
         device.changes += 1
         device.undecided += 1
         if device.undecided >= MAX_UNDECIDED_TRIALS and device.allowed > 1 and not device.settled:
             device.allowed, device.settled = device.allowed - 1, True
 
-    def epoch(self, home: str, trial: int, epoch: Epoch) -> None:
+    def epoch(self, home: str, key: str, epoch: Epoch) -> None:
         """Learn from an epoch: its peak memory, and its pace if the same trials ran beside it throughout.
 
         An epoch that was trained in an earlier session, and is only reported again, is ignored.
         """
         device = self._devices[home]
-        one = device.running[trial]
+        one = device.running[key]
         if epoch.time - epoch.seconds < one.began:
             return
         device.peak = max(device.peak, epoch.peak_memory_gb)

@@ -67,10 +67,10 @@ class ActorSlot:
     call: Any
     name: str = ""  # empty until it has answered
     free: int = 0
-    jobs: dict[int, Job] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
     starts: list[Job] = field(default_factory=list)
-    answers: list[tuple[int, bool]] = field(default_factory=list)
-    positions: Mapping[int, Position] = field(default_factory=dict)  # of running trials, within their epochs
+    answers: list[tuple[str, bool]] = field(default_factory=list)
+    positions: Mapping[str, Position] = field(default_factory=dict)  # of running trials, within their epochs
     since: float = 0.0  # start of the pending call
 
     def send(self, now: float) -> None:
@@ -180,20 +180,20 @@ class Ray:
                 break
         return self._ready.popleft() if self._ready else None
 
-    def positions(self) -> Mapping[int, Position]:
-        return {trial: at for place in self._places for trial, at in place.positions.items() if trial in place.jobs}
+    def positions(self) -> Mapping[str, Position]:
+        return {key: at for place in self._places for key, at in place.positions.items() if key in place.jobs}
 
-    def answer(self, trial: int, keep: bool) -> None:
+    def answer(self, key: str, keep: bool) -> None:
         for place in self._places:
-            if trial in place.jobs:
-                place.answers.append((trial, keep))
+            if key in place.jobs:
+                place.answers.append((key, keep))
                 place.send(self._awake.now())
 
     def close(self, *, kill: bool = False) -> None:
         """End the workers; without `kill`, busy ones first finish their epoch. Messages not yet read are lost."""
         while not kill and any(place.jobs for place in self._places):
             if isinstance(message := self.next(1.0), Progress):
-                self.answer(message.trial, keep=False)
+                self.answer(message.key, keep=False)
         with contextlib.suppress(RayError):
             ended = [place.actor.close.remote() for place in self._places if place.name]
             if ended:
@@ -273,7 +273,7 @@ class Ray:
         place.positions = reply.positions
         for message in reply.messages:
             if not isinstance(message, Progress):
-                del place.jobs[message.trial]
+                del place.jobs[message.key]
             self._ready.append(message)
 
     def _opened(self, place: ActorSlot, opened: Opened) -> None:
@@ -295,7 +295,7 @@ class Ray:
                 raise EnvironmentFault(f"no actor starts on {place.host}: {why}", where="--ray", help=INSTALLED)
         for job in place.jobs.values():
             text, detail = f"{place.name} was lost: {why}", local.tail(RunFolder(job.folder))
-            self._ready.append(Failed(trial=job.key, failure="died", text=text[:300], detail=detail))
+            self._ready.append(Failed(key=job.key, failure="died", text=text[:300], detail=detail))
 
 
 BEGIN = (

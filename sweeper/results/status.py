@@ -204,16 +204,16 @@ class Watched:
 
     def retrained(self) -> Iterator[tuple[Job, TrialResult]]:
         """Yield the jobs of final models and confirmations, each with its status so far."""
-        running = {Path(one.folder).parts[-2:] for one in self._running()}
+        running = {one.key for one in self._running()}
         for folder in records.retrainings(self.study):
             if job := _here(folder):
-                state: State = "RUNNING" if folder.root.parts[-2:] in running else "INTERRUPTED"
+                state: State = "RUNNING" if job.key in running else "INTERRUPTED"
                 ended = records.read_result(folder)
                 yield job, ended or records.result_of(job, records.history(folder), state)
 
-    def positions(self) -> dict[int, tuple[str, Position | None]]:
-        """Return the slot of each running trial, and its position in the current epoch."""
-        return {one.trial: (one.slot, one.at) for one in self._running()}
+    def positions(self) -> dict[str, tuple[str, Position | None]]:
+        """Return the slot of each run by key, and its position in the current epoch."""
+        return {one.key: (one.slot, one.at) for one in self._running()}
 
     def _running(self) -> tuple[RunningTrial, ...]:
         """Return the trials in running.json; none while it is being written."""

@@ -42,7 +42,7 @@ class Outcomes:
             return self._interrupt(one)
         if not one.epochs:
             text = "the worker finished without an epoch"
-            return self.record(one, "FAILED", Failed(trial=one.job.trial, failure="error", text=text))
+            return self.record(one, "FAILED", Failed(key=one.job.key, failure="error", text=text))
         return self.record(one, "COMPLETE", message)
 
     def _fail(self, one: ActiveTrial, message: Failed) -> TrialResult:

@@ -85,7 +85,7 @@ class Study:
         self._space, self._optimizer = state.space, state.optimizer
         self._budget, self._queue = state.budget, state.queue
         self._seen, self._gpu_memory = state.seen, state.gpu_memory
-        self._running: dict[int, ActiveTrial] = {}
+        self._running: dict[str, ActiveTrial] = {}
         self._refused = 0  # consecutive trials known to run out of memory
         self._failures: list[TrialResult] = []  # consecutive, all alike
         self._outcomes = Outcomes(state)
@@ -158,7 +158,7 @@ class Study:
         job = self._resumed(folder) if found.params is None else self._born(found.number, found.params)
         folder.paused.unlink(missing_ok=True)
         self._outcomes.left.discard(job.trial)
-        active = self._running[job.trial] = self._state.active_trial(job)
+        active = self._running[job.key] = self._state.active_trial(job)
         return job.model_copy(update={"recorded": tuple(active.epochs)})
 
     def _resumed(self, folder: RunFolder) -> Job:
@@ -168,12 +168,12 @@ class Study:
     def refuse(self, job: Job) -> TrialResult | None:
         """Fail a new trial if the same configuration already ran out of memory in another; otherwise return None."""
         other = self._seen.known_oom(job.recipe)
-        if other is None or self.epochs(job.trial):
+        if other is None or self.epochs(job.key):
             return None
         self._refused += 1
         said = f"the same configuration ran out of memory in trial {other.number}"
-        message = Failed(trial=job.trial, failure="oom", text=said, gpu_memory_gib=other.gpu_memory_gib)
-        return self._outcomes.record(self._running.pop(job.trial), "FAILED", message)
+        message = Failed(key=job.key, failure="oom", text=said, gpu_memory_gib=other.gpu_memory_gib)
+        return self._outcomes.record(self._running.pop(job.key), "FAILED", message)
 
     def starting(self, _job: Job) -> None:
         """Do nothing: a trial has its config.json from its creation on."""
@@ -198,19 +198,19 @@ class Study:
         return job
 
     # ------------------------------------------------------------------------------- reporting
-    def report(self, trial: int, epoch: Epoch) -> bool:
+    def report(self, key: str, epoch: Epoch) -> bool:
         """Record `epoch` of a running trial; return False if the trial must stop: pruned, paused or out of time.
 
         An epoch on record is not recorded again. The last one on record is judged by the pruner again, since a kill
         may have lost the verdict, but not by pausing rungs, which were consulted when the trial was handed out.
         """
-        running = self._running[trial]
+        running = self._running[key]
         if epoch.number < len(running.epochs):
             return True
         new = epoch.number == len(running.epochs) + 1
         if new:
-            folder = self.folder.trial(trial)
-            records.write_search(folder, self._optimizer.state(trial))  # up to the epochs whose verdicts are known
+            folder, number = RunFolder(running.job.folder), running.job.trial
+            records.write_search(folder, self._optimizer.state(number))  # up to the epochs whose verdicts are known
             records.append(folder, epoch)
             running.epochs.append(epoch)
             self._budget.epoch(running.train, epoch)
@@ -240,9 +240,9 @@ class Study:
             raise records.gone(self.folder.root)
         self._budget.save()
 
-    def epochs(self, trial: int) -> Sequence[Epoch]:
+    def epochs(self, key: str) -> Sequence[Epoch]:
         """Return the recorded epochs of a running trial."""
-        return self._running[trial].epochs
+        return self._running[key].epochs
 
     def finish(self, message: Done | Failed) -> TrialResult:
         """Record how the run of a trial ended.
@@ -253,7 +253,7 @@ class Study:
         epoch reached; (2) out of memory: first without the images on the GPU, then once with half the micro-batch;
         (3) divergence in fp16: in 32 bits.
         """
-        result = self._outcomes.finish(self._running.pop(message.trial), message)
+        result = self._outcomes.finish(self._running.pop(message.key), message)
         self._refused = 0
         self._count_alike(result)
         return result

@@ -71,7 +71,7 @@ class Events(View):
         """The caller emits the `end` event."""
 
     def _emit(self, event: str, job: Job, **fields: Any) -> None:
-        seed = {"seed": job.recipe.train.seed} if job.key < 0 else {}
+        seed = {"seed": job.recipe.train.seed} if job.has_new_seed else {}
         emit(event, job.study, self._stream, trial=job.trial, kind=job.kind, **seed, **fields)
 
 

@@ -39,8 +39,8 @@ class Source(Protocol):
         """Return confirmations and retrainings, each with its result so far; the state is RUNNING while it runs."""
         ...
 
-    def positions(self) -> Mapping[int, tuple[str, Position | None]]:
-        """Return the slot of each running trial, and its position in the current epoch."""
+    def positions(self) -> Mapping[str, tuple[str, Position | None]]:
+        """Return the slot of each run by key, and its position in the current epoch."""
         ...
 
 
@@ -80,7 +80,7 @@ class _Shown:
         for job, result in self.source.retrained():
             if self._concerns(job.folder, result):
                 self._show(job.folder, job, result, positions, None)
-        self.view.moved({trial: at for trial, (_, at) in positions.items() if at})
+        self.view.moved({key: at for key, (_, at) in positions.items() if at})
 
     def _concerns(self, key: int | Path, result: TrialResult) -> bool:
         """True if the run is running, was running at the last look, or has finished since."""
@@ -92,7 +92,7 @@ class _Shown:
         key: int | Path,
         job: Job,
         result: TrialResult,
-        positions: Mapping[int, tuple[str, Position | None]],
+        positions: Mapping[str, tuple[str, Position | None]],
         best: TrialResult | None,
     ) -> None:
         runs = result.state == "RUNNING"

@@ -40,23 +40,23 @@ class Published(Observer):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._running: dict[int, RunningTrial] = {}
-        self._positions: Mapping[int, Position] = {}
+        self._running: dict[str, RunningTrial] = {}
+        self._positions: Mapping[str, Position] = {}
         self._written: tuple[RunningTrial, ...] = ()
         self._due = 0.0  # the earliest time of the next write
 
-    def moved(self, positions: Mapping[int, Position]) -> None:
+    def moved(self, positions: Mapping[str, Position]) -> None:
         self._positions = positions
         if time.monotonic() >= self._due:
             self._publish()
 
     def started(self, job: Job, slot: str) -> None:
-        self._running[job.key] = RunningTrial(trial=job.key, slot=slot, folder=str(job.folder))
+        self._running[job.key] = RunningTrial(key=job.key, slot=slot)
         self._publish()
 
     def _publish(self) -> None:
         at = self._positions.get
-        found = tuple(one.model_copy(update={"at": at(trial)}) for trial, one in self._running.items())
+        found = tuple(one.model_copy(update={"at": at(key)}) for key, one in self._running.items())
         if found != self._written:
             _put(self._path, f"{RunningTrials(trials=found).model_dump_json()}\n", "w")
             self._written, self._due = found, time.monotonic() + PUBLISHED_EVERY_S

@@ -77,7 +77,7 @@ class RunningRow:
 class SweepSummary:
     """The state of a sweep: running and finished trials, the best one, and the remaining time."""
 
-    rows: dict[int, RunningRow] = field(default_factory=dict)
+    rows: dict[str, RunningRow] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
     paused: set[int] = field(default_factory=set)
     known: Known = field(default_factory=Known)
@@ -109,14 +109,15 @@ class SweepSummary:
         self.best, self.split, row.loads = best or self.best, row.split, False
         return row
 
-    def move(self, positions: Mapping[int, Position]) -> None:
-        for trial, row in self.rows.items():
-            row.at = positions.get(trial)
+    def move(self, positions: Mapping[str, Position]) -> None:
+        for key, row in self.rows.items():
+            row.at = positions.get(key)
             row.loads = row.loads and row.at is None
 
     def end(self, result: TrialResult, *, job: Job | None = None, counts: bool = True) -> None:
         """Remove a run that has finished or stopped; it only counts as a trial with `counts`."""
-        self.rows.pop(job.key if job else result.number, None)
+        if job:
+            self.rows.pop(job.key, None)
         self.paused.discard(result.number)
         if result.state == "PAUSED":
             self.paused.add(result.number)

@@ -130,7 +130,7 @@ class Live(Lines):
         self._board.epoch(job, epoch, best)
         self._show()
 
-    def moved(self, positions: Mapping[int, Position]) -> None:
+    def moved(self, positions: Mapping[str, Position]) -> None:
         self._board.move(positions)
         self._show(new=False)
 
@@ -177,7 +177,7 @@ class Live(Lines):
         last = row.epochs[-1] if row.epochs else None
         left = row.seconds_left
         return {
-            "trial": str(row.job.trial) if row.job.key >= 0 else f"{row.job.trial} seed {row.job.recipe.train.seed}",
+            "trial": _trial(row.job),
             "backbone": row.job.recipe.train.backbone.split(".")[0][:24],
             "device": row.slot,
             "epoch": f"{row.done}/{row.planned}",
@@ -191,6 +191,11 @@ class Live(Lines):
 
 
 LEFT = ("backbone", "device", "batches", "within the epoch", "curve")
+
+
+def _trial(job: Job) -> str:
+    """Return the number of a run's trial, with the seed if it is a new one."""
+    return f"{job.trial} seed {job.recipe.train.seed}" if job.has_new_seed else str(job.trial)
 
 
 def _columns(width: int) -> list[str]:

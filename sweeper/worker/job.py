@@ -75,19 +75,19 @@ def _run(job: Job, device: str, trainer: "Trainer", cursor: Cursor) -> Messages:
     if job.ensemble:
         trainer.combine(job)
     if job.ensemble or job.only_predict:
-        return Done(trial=job.key, scores=_finish(job, device, trainer))
+        return Done(key=job.key, scores=_finish(job, device, trainer))
     fit = ("train", "val") if job.kind == "final" else ("train",)
     last = job.planned
     with closing(trainer.train(job, fit, device, cursor)) as epochs:  # closing puts everything trained on disk
         for epoch in epochs:
-            keep = yield Progress(trial=job.key, epoch=epoch)
+            keep = yield Progress(key=job.key, epoch=epoch)
             if epoch.number >= last:
                 break
             if not keep:
-                return Done(trial=job.key, stopped=True)
+                return Done(key=job.key, stopped=True)
     if job.kind == "final":
-        return Done(trial=job.key, scores=_finish(job, device, trainer))
-    return Done(trial=job.key, tta=_look(job, device, trainer), standard_errors=_bootstrap(job, trainer))
+        return Done(key=job.key, scores=_finish(job, device, trainer))
+    return Done(key=job.key, tta=_look(job, device, trainer), standard_errors=_bootstrap(job, trainer))
 
 
 def _bootstrap(job: Job, trainer: "Trainer") -> dict[str, float]:
@@ -347,7 +347,7 @@ def failed(job: Job, error: Exception) -> Failed:
     named = first and isinstance(error, UserError | Diverged)
     text = f"{first}{_line(error)}" if named else f"{type(error).__name__}: {first}".rstrip(": ")
     detail = "".join(traceback.format_exception(error))
-    return Failed(trial=job.key, failure=failure_of(error), text=text[:300], detail=detail)
+    return Failed(key=job.key, failure=failure_of(error), text=text[:300], detail=detail)
 
 
 def _line(error: Exception) -> str:

@@ -257,7 +257,7 @@ def test_a_worker_that_cannot_even_write_its_log_tells_of_the_full_disk(disk, mo
     executor.start(one)
     told = executor.next(60)
     if isinstance(told, Progress):  # the disk is first written to when the trial is stopped
-        executor.answer(0, keep=False)
+        executor.answer(one.key, keep=False)
         told = executor.next(60)
     executor.close(kill=True)
     assert isinstance(told, Failed)

@@ -109,7 +109,7 @@ def drain(executor: Executor, *, keep: int = 10**6) -> tuple[list[Progress], Don
     epochs: list[Progress] = []
     while isinstance(message := heard(executor), Progress):
         epochs.append(message)
-        executor.answer(message.trial, len(epochs) <= keep)
+        executor.answer(message.key, len(epochs) <= keep)
     return epochs, message
 
 
@@ -132,7 +132,7 @@ def test_a_job_ends_in_one_done_after_all_its_epochs(executor, make):
     executor.start(make(7))
     epochs, end = drain(executor)
     assert [message.epoch.number for message in epochs] == [1, 2, 3]
-    assert end == Done(trial=7)
+    assert end == Done(key=make(7).key)
     assert executor.next(0.05) is None
 
 
@@ -149,7 +149,7 @@ def test_a_stopped_job_never_runs_another_epoch(executor, make):
     executor.start(job)
     epochs, end = drain(executor, keep=2)
     assert len(epochs) == 3
-    assert end == Done(trial=0, stopped=True)
+    assert end == Done(key=job.key, stopped=True)
     assert executor.next(0.05) is None
     executor.start(job)
     again, _ = drain(executor, keep=2)
@@ -170,10 +170,10 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slowly")
 def test_how_far_an_epoch_is_can_be_asked_while_it_runs(executor, make):
-    executor.start(make(3))
+    executor.start(job := make(3))
     seen = []
     while not isinstance(executor.next(0.05), Progress):
-        seen += [at for at in [executor.positions().get(3)] if at and at not in seen]
+        seen += [at for at in [executor.positions().get(job.key)] if at and at not in seen]
     assert seen == sorted(seen)
     assert all(at.split == "train" and at.total == fake_trainer.BATCHES - 1 for at in seen)
     assert isinstance(executor, Inline) or len(seen) >= 2
@@ -181,12 +181,12 @@ def test_how_far_an_epoch_is_can_be_asked_while_it_runs(executor, make):
 
 @pytest.mark.usefixtures("slowly")
 def test_how_far_an_epoch_in_this_process_is_is_told_while_it_runs_and_not_after_it(make):
-    told: list[dict[int, Position]] = []
+    told: list[dict[str, Position]] = []
     executor = Inline(moved=lambda positions: told.append(dict(positions)))
-    executor.start(make(3))
+    executor.start(job := make(3))
     assert isinstance(executor.next(0.0), Progress)
     assert "positions" not in [one.name for one in threading.enumerate()]
-    seen = [each[3] for each in told if each]
+    seen = [each[job.key] for each in told if each]
     assert seen == sorted(seen)
     assert len(set(seen)) >= 2
     assert all(at.split == "train" and at.total == fake_trainer.BATCHES - 1 for at in seen)
@@ -197,10 +197,10 @@ def test_an_error_in_training_fails_its_own_job_and_the_next_one_runs(executor, 
     epochs, end = drain(executor)
     assert len(epochs) == 1
     assert isinstance(end, Failed)
-    assert (end.trial, end.failure, end.text) == (1, "error", "ValueError: this recipe is broken")
+    assert (end.key, end.failure, end.text) == (make(1).key, "error", "ValueError: this recipe is broken")
     assert "in two lines" in end.detail
     executor.start(make(2))
-    assert drain(executor)[1] == Done(trial=2)
+    assert drain(executor)[1] == Done(key=make(2).key)
 
 
 @pytest.mark.parametrize("trouble", ["nan", "oom", "disk"])
@@ -219,14 +219,15 @@ def test_a_job_goes_on_from_its_checkpoint_and_repeats_the_stored_epochs(executo
     epochs, end = drain(executor)
     assert [message.epoch.number for message in epochs] == [1, 2, 3, 4]
     assert [message.epoch for message in epochs[:2]] == [message.epoch for message in first]
-    assert end == Done(trial=0)
+    assert end == Done(key=job.key)
 
 
 # -------------------------------------------------------------------------------------- processes
 def test_two_slots_run_two_jobs_side_by_side(local, make):
-    slots = {local.start(make(1, epochs=1)), local.start(make(2, epochs=1))}
-    both = {heard(local).trial, heard(local).trial}
-    assert (slots, both) == ({"a", "b"}, {1, 2})
+    jobs = [make(1, epochs=1), make(2, epochs=1)]
+    slots = {local.start(job) for job in jobs}
+    both = {heard(local).key, heard(local).key}
+    assert (slots, both) == ({"a", "b"}, {job.key for job in jobs})
 
 
 def started() -> Iterator[str]:
@@ -279,19 +280,19 @@ def test_a_killed_worker_fails_its_own_job_and_the_next_one_runs(local, make):
     os.kill(pid(), signal.SIGKILL)
     end = heard(local)
     assert isinstance(end, Failed)
-    assert (end.trial, end.failure) == (1, "died")
+    assert (end.key, end.failure) == (make(1).key, "died")
     assert "signal 9" in end.text
     assert "memory" in end.text
     local.start(make(2))
-    assert drain(local)[1] == Done(trial=2)
+    assert drain(local)[1] == Done(key=make(2).key)
 
 
 def test_a_worker_outlasts_the_sigterm_of_whoever_stops_all_processes_of_a_job(local, make):
     local.start(make(1, epochs=3))
     assert isinstance(heard(local), Progress)
     os.kill(pid(), signal.SIGTERM)
-    local.answer(1, keep=True)
-    assert drain(local)[1] == Done(trial=1)
+    local.answer(make(1).key, keep=True)
+    assert drain(local)[1] == Done(key=make(1).key)
 
 
 def test_a_worker_that_kills_itself_in_the_middle_of_an_epoch_died(local, make):
@@ -353,8 +354,8 @@ def test_waiting_for_an_answer_is_not_hanging(make):
     executor.start(make())
     assert isinstance(heard(executor), Progress)
     assert executor.next(2.0) is None
-    executor.answer(0, keep=True)
-    assert drain(executor)[1] == Done(trial=0)
+    executor.answer(make().key, keep=True)
+    assert drain(executor)[1] == Done(key=make().key)
     executor.close()
 
 
@@ -364,10 +365,10 @@ def test_a_worker_is_not_taken_for_hung_when_the_time_of_day_is_set(make, monkey
     executor = Local([Slot("cpu")], patience=HangLimits(silence=30, unknown=30, floor=30))
     executor.start(make())
     assert isinstance(heard(executor), Progress)
-    executor.answer(0, keep=True)
+    executor.answer(make().key, keep=True)
     today = time.time
     monkeypatch.setattr("time.time", lambda: today() + jump)
-    assert drain(executor)[1] == Done(trial=0)
+    assert drain(executor)[1] == Done(key=make().key)
     executor.close()
 
 
@@ -390,12 +391,12 @@ def test_a_packed_device_takes_a_second_job_once_the_first_has_shown_what_it_nee
         assert executor.free() == 0
         for _ in range(2):
             assert isinstance(heard(executor), Progress)
-            executor.answer(0, True)
+            executor.answer(make(0).key, True)
         assert executor.free() == 1
         executor.start(make(1))
         assert executor.free() == 0
-        ended = {message.trial for message in everything(executor, 2)}
-        assert ended == {0, 1}
+        ended = {message.key for message in everything(executor, 2)}
+        assert ended == {make(0).key, make(1).key}
         assert executor.free() == 2
     finally:
         executor.close(kill=True)
@@ -420,7 +421,7 @@ def everything(executor: Executor, jobs: int) -> list[Done | Failed]:
     while len(ends) < jobs:
         message = heard(executor)
         if isinstance(message, Progress):
-            executor.answer(message.trial, True)
+            executor.answer(message.key, True)
         else:
             ends.append(message)
     return ends
@@ -467,7 +468,7 @@ def test_a_close_without_kill_lets_the_epoch_be_finished(make, monkeypatch):
     job = make(epochs=1000)
     executor.start(job)
     message = heard(executor)
-    executor.answer(0, keep=True)
+    executor.answer(job.key, keep=True)
     executor.close()
     assert isinstance(message, Progress)
     assert not list(job.folder.glob(".*.tmp"))
@@ -482,8 +483,9 @@ from sweeper.executors.local import Local
 from sweeper.trial import Job
 
 executor = Local([Slot("cpu")])
-job, pause = sys.stdin.read().splitlines()
-executor.start(Job.model_validate_json(job))
+text, pause = sys.stdin.read().splitlines()
+job = Job.model_validate_json(text)
+executor.start(job)
 worker = next(iter(executor._workers.values())).process.pid
 if pause:
     time.sleep(float(pause))
@@ -491,7 +493,7 @@ if pause:
     os.kill(os.getpid(), signal.SIGKILL)
 executor.next(60)
 print(worker, flush=True)
-executor.answer(0, keep=True)
+executor.answer(job.key, keep=True)
 executor.next(600)
 """
 

@@ -46,8 +46,8 @@ def trained(executor: Local, waiting: list[Job]) -> list[list[dict[str, object]]
         message = executor.next(1.0)
         if isinstance(message, Progress):
             clocks = {"seconds", "images_per_second", "peak_memory_gb", "time"}
-            found[message.trial].append(message.epoch.model_dump(exclude=clocks))
-            executor.answer(message.trial, keep=True)
+            found[message.key].append(message.epoch.model_dump(exclude=clocks))
+            executor.answer(message.key, keep=True)
         elif isinstance(message, Failed):
             raise AssertionError(message.detail)
         elif isinstance(message, Done):

@@ -60,11 +60,11 @@ def interleaved(study: Study, slots: int) -> Iterator[tuple[str, Job, TrialResul
             return
         for job, epochs in list(running.values()):
             epoch = next(epochs, None)
-            if epoch and study.report(job.trial, epoch):
+            if epoch and study.report(job.key, epoch):
                 yield "epoch", job, None
                 continue
             del running[job.trial]
-            yield "ended", job, study.finish(Done(trial=job.trial, stopped=epoch is not None))
+            yield "ended", job, study.finish(Done(key=job.key, stopped=epoch is not None))
 
 
 def follow(export: OptunaExport, study: Study, slots: int) -> None:
@@ -94,7 +94,7 @@ def test_what_was_trained_without_it_is_caught_up_with_and_then_nothing_is_writt
     play(study, 5)
     job = study.next_job()
     assert job
-    study.report(job.trial, curve(job)[0])
+    study.report(job.key, curve(job)[0])
     seen = Exported(path)
     seen.close()
     assert seen.agree() == 6

@@ -196,7 +196,7 @@ def test_a_study_that_is_killed_within_a_trial_goes_on_with_it(tmp_path: Path, f
         play(part, jobs - 1)
         job = part.next_job()
         assert job
-        part.report(job.trial, curve(job)[0])  # and no more: it is killed
+        part.report(job.key, curve(job)[0])  # and no more: it is killed
         part.close()
     play(part := opened(path))
     assert outcome(part) == outcome(whole)
@@ -274,7 +274,7 @@ def test_a_pruner_stops_trials_as_before_after_a_kill(tmp_path: Path, faked: Non
         play(part, jobs)
         if jobs and (job := part.next_job()):
             for epoch in curve(job)[:2]:
-                if not part.report(job.trial, epoch):
+                if not part.report(job.key, epoch):
                     break
         part.close()
     assert outcome(part) == meant

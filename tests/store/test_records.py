@@ -133,7 +133,8 @@ def test_results_list_ended_and_unended_trials_by_number(study):
         folder = study.trial(number)
         records.write_config(folder, job(folder, number))
     records.append(study.trial(10), epoch(0, 0.4))
-    ended = records.result_of(job(study.trial(2), 2), [], "FAILED", Failed(trial=2, failure="nan", text="no number"))
+    other = job(study.trial(2), 2)
+    ended = records.result_of(other, [], "FAILED", Failed(key=other.key, failure="nan", text="no number"))
     records.write_result(study.trial(2), ended)
     found = records.results(study)
     assert [(one.number, one.state, one.value) for one in found] == [(2, "FAILED", None), (10, "INTERRUPTED", 0.4)]

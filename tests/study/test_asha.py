@@ -114,7 +114,7 @@ def test_a_trial_that_is_good_enough_goes_on_without_giving_up_its_slot(tmp_path
     study = opened(write(tmp_path, search=THIRDS, budget="{trials: 30}"))
     jobs = [job for job in (study.next_job(), study.next_job(), study.next_job()) if job]
     firsts = sorted(jobs, key=lambda job: curve(job)[0].value("overall_accuracy"))
-    kept = [study.report(job.trial, curve(job)[0]) for job in firsts]
+    kept = [study.report(job.key, curve(job)[0]) for job in firsts]
     study.close()
     assert kept == [False, False, True]
 
@@ -155,8 +155,8 @@ def test_a_worker_that_dies_while_its_trial_is_paused_costs_nothing(tmp_path):
     study = opened(write(tmp_path, search=THIRDS))
     job = study.next_job()
     assert job
-    assert not study.report(0, curve(job)[0])
-    assert study.finish(Failed(trial=0, failure="died", text="killed")).state == "PAUSED"
+    assert not study.report(job.key, curve(job)[0])
+    assert study.finish(Failed(key=job.key, failure="died", text="killed")).state == "PAUSED"
     study.close()
 
 

@@ -86,7 +86,7 @@ def test_paces_are_learnt_from_the_histories(tmp_path, monkeypatch):
     made = opened(write(tmp_path))
     job = made.next_job()
     assert job
-    made.report(0, curve(job)[0].model_copy(update={"seconds": 7.0}))
+    made.report(job.key, curve(job)[0].model_copy(update={"seconds": 7.0}))
     made.close()
     assert TimeBudget(made.folder, 1.0, {}).cost(job.recipe.train, 2) == pytest.approx(14)
 
@@ -170,8 +170,8 @@ def trained(study: Study, seconds: dict[str, float], jobs: int) -> None:
         job = study.next_job()
         assert job
         for each in curve(job):
-            study.report(job.trial, each.model_copy(update={"seconds": seconds[job.recipe.train.backbone]}))
-        study.finish(Done(trial=job.trial))
+            study.report(job.key, each.model_copy(update={"seconds": seconds[job.recipe.train.backbone]}))
+        study.finish(Done(key=job.key))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -203,8 +203,8 @@ def test_paused_trials_that_lack_the_time_stay_open_for_more_hours(tmp_path, mon
     path = write(tmp_path, search=search, budget="{hours: 0.01}")
     study = opened(path)
     for job in [job for job in (study.next_job(), study.next_job()) if job]:
-        study.report(job.trial, curve(job)[0].model_copy(update={"seconds": 30.0}))
-        study.finish(Done(trial=job.trial, stopped=True))
+        study.report(job.key, curve(job)[0].model_copy(update={"seconds": 30.0}))
+        study.finish(Done(key=job.key, stopped=True))
     assert study.next_job() is None
     assert study.settle() == []
     study.close()

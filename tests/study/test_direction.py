@@ -73,7 +73,7 @@ def test_early_stopping_ends_a_trial_that_gets_worse_and_no_other(tmp_path, sets
         first, second, *_ = curve(job)
         vals = (second.val, first.val) if worse else (first.val, second.val)
         told = [one.model_copy(update={"val": val}) for one, val in zip((first, second), vals, strict=True)]
-        assert [study.report(job.trial, one) for one in told] == [True, not worse]
+        assert [study.report(job.key, one) for one in told] == [True, not worse]
     study.close()
 
 

@@ -69,7 +69,7 @@ def test_every_pruner_works_across_folds_and_a_resume_goes_on_as_if_nothing_had_
         play(study, jobs=1)
         if job := study.next_job():  # and a kill in its second fold
             for one in curve(job)[:5]:
-                if not study.report(job.trial, one):
+                if not study.report(job.key, one):
                     break
         study.close()
     study = opened(path)
@@ -90,9 +90,11 @@ def test_a_trial_that_gets_worse_in_its_second_fold_is_stopped_there(tmp_path: P
     play(study, jobs=1)
     job = study.next_job()
     assert job is not None
-    kept = [study.report(1, epoch(number, value)) for number, value in enumerate([0.1, 0.2, 0.3, 0.4, 0.3, 0.2])]
+    kept = [
+        study.report(job.key, epoch(number, value)) for number, value in enumerate([0.1, 0.2, 0.3, 0.4, 0.3, 0.2])
+    ]
     assert kept == [True] * 5 + [False]
-    assert study.finish(Done(trial=1, stopped=True)).state == "PRUNED"
+    assert study.finish(Done(key=job.key, stopped=True)).state == "PRUNED"
 
 
 def test_the_number_of_folds_is_a_part_of_what_the_study_asks(tmp_path: Path):

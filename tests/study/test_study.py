@@ -91,7 +91,7 @@ def test_the_hours_of_a_study_that_did_not_count_them_are_those_of_its_epochs(pa
     study = opened(path, sets=["budget.hours=0.5"])
     job = study.next_job()
     assert job
-    study.report(job.trial, curve(job)[0].model_copy(update={"seconds": 1801.0}))
+    study.report(job.key, curve(job)[0].model_copy(update={"seconds": 1801.0}))
     study.close()
     study.folder.elapsed.unlink()
     study = opened(path, sets=["budget.hours=0.5"])
@@ -177,8 +177,8 @@ def test_a_trial_is_worth_its_last_epoch_or_the_one_that_its_selection_chooses(t
     assert job
     first, *others = curve(job)
     for epoch in (first, *others):
-        study.report(0, epoch.model_copy(update={"val": first.val if epoch.number > 3 else epoch.val}))
-    result = study.finish(Done(trial=0))
+        study.report(job.key, epoch.model_copy(update={"val": first.val if epoch.number > 3 else epoch.val}))
+    result = study.finish(Done(key=job.key))
     study.close()
     values = [epoch.value("overall_accuracy") for epoch in records.history(study.folder.trial(0))]
     assert values[-1] < max(values)
@@ -210,8 +210,8 @@ def test_a_failed_trial_is_recorded_and_counted(path):
     study = opened(path)
     job = study.next_job()
     assert job
-    study.report(0, curve(job)[0])
-    result = study.finish(Failed(trial=0, failure="nan", text="the loss is nan in epoch 2"))
+    study.report(job.key, curve(job)[0])
+    result = study.finish(Failed(key=job.key, failure="nan", text="the loss is nan in epoch 2"))
     upcoming = study.next_job()
     study.close()
     assert (result.state, result.failure, result.error, result.epochs) == ("FAILED", "nan", result.error, 1)
@@ -224,8 +224,8 @@ def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
     study = opened(path)
     job = study.next_job()
     assert job
-    study.report(0, curve(job)[0])
-    left = study.finish(Failed(trial=0, failure="overflow", text="fp16 overflows in epoch 2"))
+    study.report(job.key, curve(job)[0])
+    left = study.finish(Failed(key=job.key, failure="overflow", text="fp16 overflows in epoch 2"))
     assert (left.state, left.error) == ("INTERRUPTED", "fp16 overflows in epoch 2; continues in full precision")
     again = study.next_job()
     assert again
@@ -235,7 +235,7 @@ def test_a_trial_that_diverged_in_fp16_goes_on_in_full_precision(path):
     again = study.next_job()
     assert again
     assert (again.trial, again.full_precision, again.computed.train.precision) == (0, True, "fp32")
-    assert study.finish(Failed(trial=0, failure="nan", text="the loss is nan in epoch 2")).state == "FAILED"
+    assert study.finish(Failed(key=job.key, failure="nan", text="the loss is nan in epoch 2")).state == "FAILED"
     study.close()
 
 
@@ -247,8 +247,8 @@ def test_a_trial_whose_worker_died_is_handed_out_again_once_for_every_epoch_it_g
     states = []
     for reported in (0, 0, 1):  # epochs reported before each death
         for epoch in epochs[:reported]:
-            study.report(0, epoch)
-        states.append(study.finish(Failed(trial=0, failure="died", text="killed")).state)
+            study.report(job.key, epoch)
+        states.append(study.finish(Failed(key=job.key, failure="died", text="killed")).state)
         if states[-1] == "FAILED":
             break
         again = study.next_job()
@@ -263,10 +263,10 @@ def test_a_death_after_a_new_epoch_is_forgiven(path):
     job = study.next_job()
     assert job
     for epoch in curve(job)[:3]:
-        study.report(0, epoch)
-        assert study.finish(Failed(trial=0, failure="died", text="killed")).state == "INTERRUPTED"
+        study.report(job.key, epoch)
+        assert study.finish(Failed(key=job.key, failure="died", text="killed")).state == "INTERRUPTED"
         study.next_job()
-    assert len(study.epochs(0)) == 3
+    assert len(study.epochs(job.key)) == 3
     study.close()
 
 
@@ -276,23 +276,23 @@ def test_a_trial_that_is_handed_out_again_brings_its_records_along_and_they_stan
     job = study.next_job()
     assert job
     first, second, third = curve(job)[:3]
-    study.report(0, first)
-    study.report(0, second)
-    study.finish(Failed(trial=0, failure="died", text="killed"))
+    study.report(job.key, first)
+    study.report(job.key, second)
+    study.finish(Failed(key=job.key, failure="died", text="killed"))
     again = study.next_job()
     assert again
     assert (job.recorded, again.recorded) == ((), (first, second))
     for other in (first, second):
-        assert study.report(0, other.model_copy(update={"time": 0.0, "val": third.val}))
-    assert list(study.epochs(0)) == records.history(RunFolder(job.folder)) == [first, second]
+        assert study.report(job.key, other.model_copy(update={"time": 0.0, "val": third.val}))
+    assert list(study.epochs(job.key)) == records.history(RunFolder(job.folder)) == [first, second]
     assert "recorded" not in RunFolder(job.folder).config.read_text()
     study.close()
 
 
 def test_a_full_disk_leaves_the_trial_open(path):
     study = opened(path)
-    study.next_job()
-    assert study.finish(Failed(trial=0, failure="disk", text="no space")).state == "INTERRUPTED"
+    job = study.next_job()
+    assert study.finish(Failed(key=job.key, failure="disk", text="no space")).state == "INTERRUPTED"
     study.close()
     study = opened(path)
     job = study.next_job()
@@ -435,8 +435,8 @@ def test_a_value_that_is_no_number_is_taken_from_the_ledger_as_it_was(tmp_path):
     values = [0.25, float("inf"), float("-inf"), float("nan"), 1 / 3]
     for epoch, value in zip(curve(job), values, strict=False):
         seen = epoch.train.model_copy(update={"overall_accuracy": value})
-        study.report(0, epoch.model_copy(update={"val": seen}))
-    study.finish(Failed(trial=0, failure="nan", text="the loss is nan"))
+        study.report(job.key, epoch.model_copy(update={"val": seen}))
+    study.finish(Failed(key=job.key, failure="nan", text="the loss is nan"))
     study.close()
     assert records.ended(study.folder)[0].values[:2] == (0.25, float("inf"))
     (trial,) = past(path)
@@ -477,7 +477,7 @@ def test_a_trial_without_an_end_whose_config_is_gone_is_not_begun_anew_over_its_
     jobs = [study.next_job() for _ in range(3)]
     for job in jobs:
         assert job
-        study.report(job.trial, curve(job)[0])
+        study.report(job.key, curve(job)[0])
     study.close()
     lost = study.folder.trial(number).config
     lost.unlink()
@@ -496,13 +496,13 @@ def test_an_adopted_trial_keeps_number_parameters_and_history(path):
     job = study.next_job()
     assert job
     for epoch in curve(job)[:2]:
-        study.report(job.trial, epoch)
+        study.report(job.key, epoch)
     study.close()
     study = opened(path)
     again = study.next_job()
     assert again
     assert (again.trial, again.params, again.resumed) == (job.trial, job.params, True)
-    assert len(study.epochs(again.trial)) == 2
+    assert len(study.epochs(again.key)) == 2
     played(study, again)
     study.close()
     assert numbers(study.folder.trial(job.trial)) == list(range(1, 7))
@@ -513,7 +513,7 @@ def test_a_torn_line_is_mended_when_its_trial_is_adopted(path):
     job = study.next_job()
     assert job
     epochs = curve(job)
-    study.report(0, epochs[0])
+    study.report(job.key, epochs[0])
     study.close()
     with study.folder.trial(0).history.open("ab") as file:
         file.write(b'{"number": 2, "tra')
@@ -531,7 +531,7 @@ def test_an_end_that_is_on_record_alone_is_known_when_the_study_is_opened(path):
     assert job
     epochs = curve(job)
     for epoch in epochs:
-        study.report(0, epoch)
+        study.report(job.key, epoch)
     records.write_result(study.folder.trial(0), records.result_of(job, epochs, "COMPLETE"))
     study.close()
     study = opened(path)

@@ -272,8 +272,8 @@ def test_the_first_trial_of_a_study_is_never_pruned_however_bad_it_is(tmp_path, 
     search = f"{{sampler: random, pruner: {pruner}}}"
     study, _ = begun(tmp_path, "other", earlier, search=search, budget="{trials: 1}")
     while job := study.next_job():
-        whole = all(study.report(job.trial, worse(epoch)) for epoch in curve(job))
-        study.finish(Done(trial=job.trial, stopped=not whole))
+        whole = all(study.report(job.key, worse(epoch)) for epoch in curve(job))
+        study.finish(Done(key=job.key, stopped=not whole))
     study.settle()
     study.close()
     assert lessons(study) == set(range(12))

@@ -73,8 +73,8 @@ def end(
     standard_errors: dict[str, float] | None = None,
 ) -> TrialResult:
     """Put the end of a run on record."""
-    failed = Failed(trial=job.trial, failure=trouble, text=error or "") if trouble else None
-    done = Done(trial=job.trial, standard_errors=standard_errors or {})
+    failed = Failed(key=job.key, failure=trouble, text=error or "") if trouble else None
+    done = Done(key=job.key, standard_errors=standard_errors or {})
     result = records.result_of(job, epochs, state, failed or done)
     if state != "INTERRUPTED":
         records.write_result(RunFolder(job.folder), result)

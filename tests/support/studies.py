@@ -96,10 +96,10 @@ def curve(job: Job) -> list[Epoch]:
 def played(study: Study, job: Job) -> None:
     """Train `job` to its end, as the loop would."""
     for epoch in curve(job):
-        if not study.report(job.trial, epoch):
-            study.finish(Done(trial=job.trial, stopped=True))
+        if not study.report(job.key, epoch):
+            study.finish(Done(key=job.key, stopped=True))
             return
-    study.finish(Done(trial=job.trial))
+    study.finish(Done(key=job.key))
 
 
 def play(study: Study, jobs: int | None = None) -> None:

@@ -74,7 +74,7 @@ def test_a_view_is_told_what_the_files_say_until_nobody_sweeps(study, watched, m
     held, published = lock.acquire(study.lock), Published(study.running)
     monkeypatch.setattr(log, "PUBLISHED_EVERY_S", 0.0)
     published.started(first, "cuda:0")
-    published.moved({1: Position("train", 3, 9)})
+    published.moved({first.key: Position("train", 3, 9)})
     steps = [
         lambda: add(first, 2),
         lambda: (add(first, 3), end(first, records.history(RunFolder(first.folder)), "COMPLETE")),
@@ -86,12 +86,12 @@ def test_a_view_is_told_what_the_files_say_until_nobody_sweeps(study, watched, m
         "plan 9, 1 before",
         "start 1 on cuda:0",
         "start 2 on nobody knows",
-        "1 at train 3",
+        "trials/0001 at train 3",
         "epoch 1 2, best 0",
-        "1 at train 3",
+        "trials/0001 at train 3",
         "epoch 1 3, best 0",
         "end 1 COMPLETE",
-        "1 at train 3",
+        "trials/0001 at train 3",
         "end 2 INTERRUPTED",
         "closed",
     ]
@@ -195,13 +195,14 @@ def test_where_trials_are_is_written_at_intervals_and_goes_with_the_sweep(study,
     monkeypatch.setattr(log, "PUBLISHED_EVERY_S", 0.0)
     published = Published(study.running)
     published.started(job(study, 4), "cpu")
-    assert watched.positions() == {4: ("cpu", None)}
+    assert watched.positions() == {"trials/0004": ("cpu", None)}
     monkeypatch.setattr(log, "PUBLISHED_EVERY_S", 60.0)
     for done in (1, 2, 3):
-        published.moved({4: Position("train", done, 9)})
-    assert watched.positions() == {4: ("cpu", Position("train", 1, 9))}
+        published.moved({"trials/0004": Position("train", done, 9)})
+    assert watched.positions() == {"trials/0004": ("cpu", Position("train", 1, 9))}
     published.started(job(study, 5), "cuda:0")
-    assert watched.positions() == {4: ("cpu", Position("train", 3, 9)), 5: ("cuda:0", None)}
+    last = Position("train", 3, 9)
+    assert watched.positions() == {"trials/0004": ("cpu", last), "trials/0005": ("cuda:0", None)}
     study.running.write_text("{half")
     assert watched.positions() == {}
     published.closed(Closing("COMPLETE"))

@@ -231,7 +231,10 @@ def test_two_seeds_of_a_trial_have_a_row_each_until_they_end(terminal, monkeypat
     view = views.choose(stream)
     own = job(STUDY, 4, kind="final", params={})
     train = own.recipe.train.model_copy(update={"seed": 1000})
-    new = own.model_copy(update={"seed": 1000, "recipe": own.recipe.model_copy(update={"train": train})})
+    folder = own.folder.with_name("0004-seed1000")
+    new = own.model_copy(
+        update={"folder": folder, "seed": 1000, "recipe": own.recipe.model_copy(update={"train": train})}
+    )
     for each in (own, new):
         view.started(each, "cpu")
         view.epoch(each, epoch(0, 0.5, val=None), None)
@@ -248,7 +251,7 @@ def test_a_bar_says_how_far_the_epoch_is(terminal):
     stream, read = terminal
     view = views.choose(stream)
     view.started(job(STUDY, 4, epochs=3), "cpu")
-    view.moved({4: Position("train", 3, 8)})
+    view.moved({"trials/0004": Position("train", 3, 8)})
     view.closed(Closing("INTERRUPTED"))
     assert re.search(r"cpu +0/3 +━━━─────── train 38% +- ", "\n".join(seen(read(), 100)))
 
@@ -257,7 +260,7 @@ def test_a_bar_says_how_far_the_epoch_is(terminal):
 def test_a_run_loads_then_its_bar_fills_and_between_epochs_there_is_none(bar, text):
     shown, said = summary.SweepSummary(), []
     row = shown.start(job(STUDY, 4), "cpu")
-    for positions in ({}, {4: Position("val", 7, 7)}, {}):
+    for positions in ({}, {"trials/0004": Position("val", 7, 7)}, {}):
         shown.move(positions)
         said.append(summary.batches(row, bar))
     assert said == ["loading", text, ""]
@@ -268,12 +271,12 @@ def test_nothing_is_written_while_nothing_is_new(terminal, monkeypatch):
     monkeypatch.setattr(views, "FRAMES", math.inf)
     view = views.choose(stream)
     sweep(view)
-    view.moved({6: Position("train", 3, 8)})
+    view.moved({"trials/0006": Position("train", 3, 8)})
     read()
     for _ in range(5):
-        view.moved({6: Position("train", 3, 8)})
+        view.moved({"trials/0006": Position("train", 3, 8)})
     assert read() == ""
-    view.moved({6: Position("train", 4, 8)})
+    view.moved({"trials/0006": Position("train", 4, 8)})
     row = read()
     assert "train 50%" in row
     assert row.count("\n") == 6  # down from the first line of the frame to its last

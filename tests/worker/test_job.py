@@ -116,9 +116,10 @@ def test_a_trial_that_ended_within_an_epoch_leaves_no_position_to_the_next(photo
 
 
 def test_a_trial_is_trained_epoch_by_epoch(photos, cache, tmp_path):
-    said = messages(job(photos, tmp_path / "run", cache))
+    one = job(photos, tmp_path / "run", cache)
+    said = messages(one)
     assert [message.epoch.number for message in said if isinstance(message, Progress)] == [1, 2, 3]
-    assert said[-1] == Done(trial=4, standard_errors=said[-1].standard_errors)
+    assert said[-1] == Done(key=one.key, standard_errors=said[-1].standard_errors)
     assert RunFolder(tmp_path / "run").model.exists()
 
 
@@ -129,7 +130,7 @@ def fails(_handle: int) -> None:
 def test_a_trial_that_was_told_to_stop_is_on_disk_before_it_says_so(photos, cache, tmp_path):
     one = job(photos, tmp_path / "run", cache)
     *_, done = messages(one, keep=1)
-    assert done == Done(trial=4, stopped=True)
+    assert done == Done(key=one.key, stopped=True)
     assert read_notes(RunFolder(one.folder).model)["epoch"]["number"] == 2
     assert [said.epoch.number for said in messages(one, keep=2) if isinstance(said, Progress)] == [1, 2, 3]
 
@@ -166,8 +167,9 @@ def looking(one: Job, **views: object) -> Job:
 
 
 def test_a_trial_with_test_time_augmentation_is_looked_at_again(photos, cache, tmp_path):
-    end = messages(looking(job(photos, tmp_path / "run", cache), flip=True))[-1]
-    assert end == Done(trial=4, tta=end.tta, standard_errors=end.standard_errors)
+    one = looking(job(photos, tmp_path / "run", cache), flip=True)
+    end = messages(one)[-1]
+    assert end == Done(key=one.key, tta=end.tta, standard_errors=end.standard_errors)
     assert set(end.tta.category_accuracy) == {"colour", "place"}
 
 
@@ -179,7 +181,7 @@ def test_a_second_look_that_fails_costs_the_trial_nothing(photos, cache, tmp_pat
         if said[-1].epoch.number == 3:
             RunFolder(one.folder).model.write_bytes(b"not weights any more")
         said.append(advance(running, True))
-    assert said[-1] == Done(trial=4, standard_errors=said[-1].standard_errors)
+    assert said[-1] == Done(key=one.key, standard_errors=said[-1].standard_errors)
 
 
 def test_a_final_is_fitted_on_all_labels_and_leaves_a_model_and_predictions(photos, cache, tmp_path):
@@ -223,7 +225,7 @@ def test_the_fake_keeps_what_the_real_trainer_promises(photos, cache, tmp_path):
     one = job(photos, tmp_path / "run", cache)
     first = messages(one, keep=1)
     assert [message.tag for message in first] == ["progress", "progress", "done"]
-    assert first[-1] == Done(trial=4, stopped=True)
+    assert first[-1] == Done(key=one.key, stopped=True)
     assert messages(one)[:2] == first[:2]
     assert RunFolder(one.folder).model.exists()
 
@@ -255,9 +257,10 @@ def test_a_final_that_is_stopped_in_its_last_epoch_is_finished(photos, cache, tm
 @pytest.mark.usefixtures("faked")
 def test_an_inline_failure_shows_its_traceback(photos, cache, tmp_path, capsys):
     executor = Inline()
-    executor.start(job(photos, tmp_path / "run", cache, backbone="broken.error"))
+    one = job(photos, tmp_path / "run", cache, backbone="broken.error")
+    executor.start(one)
     executor.next(0)
-    executor.answer(4, keep=True)
+    executor.answer(one.key, keep=True)
     executor.next(0)
     assert "ValueError: this recipe is broken" in capsys.readouterr().err
 
