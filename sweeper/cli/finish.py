@@ -71,7 +71,7 @@ def best(
     if ensemble is not None:
         chosen = selection.select(found, ensemble)
         return _together(chosen, places.slots(devices, slots), export, again, no_mlflow, as_json)
-    won = winner.winner(found) if trial is None else winner.chosen(found, trial)
+    won = winner.chosen(found, trial) if trial is not None else winner.trained_once(found) or winner.winner(found)
     if seeds is not None:
         chosen = selection.repeated(won, seeds)
         return _together(chosen, places.slots(devices, slots), export, again, no_mlflow, as_json)

@@ -93,10 +93,10 @@ def leaderboard(
     if as_json:
         return answer(standing.document())
     if not standing.results:
-        return output.print_message(f"no trial of {found.name} has started")
-    if as_csv:
-        return answer([standing.csv().rstrip("\n")])
+        return output.print_message(standing.nothing)
     made = standing.cross
+    if as_csv:
+        return answer([(made.board().csv() if made and cross else standing.csv()).rstrip("\n")])
     if markdown:
         return answer((made.board() if made and cross else standing.board()).markdown())
     if not cross:

@@ -39,6 +39,14 @@ class Standing:
     wanted: Wanted
     results: Sequence[TrialResult]  # those of `status`, by the requested metric
 
+    @property
+    def nothing(self) -> str:
+        """The reason that there are no trials."""
+        name = self.status.study.name
+        if any(final.done for final in self.status.finals):
+            return f"{name} has a final model, but no trials: there was no time for a search"
+        return f"no trial of {name} has started"
+
     @cached_property
     def importance(self) -> Importance | None:
         """The importance of parameters, by the study's own metric."""

@@ -13,7 +13,7 @@ from sweeper.model import find, image_files, process
 from sweeper.model.find import FoundModel
 from sweeper.terminal.output import counting, print_message
 from sweeper.text import counted
-from trainers.support.files import atomic_write
+from trainers.support.files import output_file
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
     if options.csv and options.csv.is_dir():
         raise UserError("--csv needs a file, but this is a folder", where=str(options.csv), help="add a file name")
     model, files = find.find(word), image_files.listed(images)
+    _refuse_overwriting(options, [model.path, *map(Path, images), *map(Path, files.paths)])
     boxes = image_files.boxes(options.boxes) if options.boxes else {}
     asked = list(image_files.with_boxes(files.paths, boxes))
     for line in (*files.left_out, f"model: {model.words}"):
@@ -66,6 +67,13 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
     if predicted.unreadable:
         print_message(f"left out: {counted(len(predicted.unreadable), 'image')} of {len(asked)}")
     return predicted
+
+
+def _refuse_overwriting(options: Options, read: Sequence[Path]) -> None:
+    """Raise UserError if the CSV would replace a file that is read."""
+    made, inputs = options.csv, [*read, *([options.boxes] if options.boxes else [])]
+    if made and made.is_file() and any(path.exists() and path.samefile(made) for path in inputs):
+        raise UserError("--csv would overwrite a file that is read here", where=str(made), help="choose another name")
 
 
 def _collect(predicted: Predicted, answers: Iterator[dict[str, Any]], total: int, options: Options) -> None:
@@ -159,7 +167,7 @@ def _table(options: Options, about: dict[str, Any]) -> Iterator[_Table | None]:
     if options.csv is None:
         yield None
         return
-    with atomic_write(options.csv) as file:
+    with output_file(options.csv) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
         yield _Table(text, about, options.top)
         text.flush()

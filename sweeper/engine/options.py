@@ -1,7 +1,7 @@
 """The options of `sweep run`: values for the study, and where and how it runs."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,10 @@ class Options:
         """Return the study that the file at `space` names if a new one is started from it; otherwise None."""
         from sweeper.space import yaml_io
 
-        return StudyFolder.named(yaml_io.read(space, sets=self.sets).study) if self.new_study else None
+        if not self.new_study:
+            return None
+        others = replace(self, new_study=None).assignments
+        return StudyFolder.named(yaml_io.read(space, sets=others).study)
 
     def command(self, space: Path) -> str:
         """Return the command that repeats this call, quoted for a shell."""

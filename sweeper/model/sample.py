@@ -18,7 +18,7 @@ from sweeper.text import counted
 from trainers import extensions
 from trainers.data import layouts
 from trainers.data.table import Box
-from trainers.support.files import write_text
+from trainers.support.files import output_file
 
 FEW = 5  # ids to name in a message
 MIXED = "some columns are named after categories of the model, others after classes"
@@ -87,7 +87,8 @@ def fill(model: FoundModel, wanted: Asked, like: Path, output: Path, device: str
             said = {one["category"]: one for one in found["categories"]}
             writer.writerow([ident, *(cell(said) for cell in cells)])
             count(number, len(ids))
-    write_text(output, out.getvalue())
+    with output_file(output) as file:
+        file.write(out.getvalue().encode())
     return len(ids)
 
 

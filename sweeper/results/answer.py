@@ -88,7 +88,7 @@ def _used(one: StudyStatus) -> list[str]:
     if final is None:
         return []
     what = f"an ensemble of {final.ensemble.name}" if final.ensemble else f"trial {final.trial}"
-    return [f"Final model {final.number}, which `sweep predict` uses, is {what}, retrained on train and val."]
+    return [f"Final model {final.number}, the one that sweep predict uses, is {what}, retrained on train and val."]
 
 
 def _cost(one: StudyStatus) -> str:

@@ -14,6 +14,7 @@ from sweeper.results import winner
 from sweeper.store.paths import RunFolder
 from sweeper.text import code, format_value, plain, redacted
 from sweeper.trial import Ensemble, Job, TrialResult
+from trainers.config import TrainConfig
 from trainers.data import splitting
 from trainers.data.decoded_files import ImageFormat
 from trainers.data.table import Category, counted, known_images, label_matrix
@@ -84,6 +85,7 @@ def card(facts: CardData, model: str, submission: str | None) -> str:
         metrics=list(_metrics(facts)),
         rare=_rare(judged),
         figures=_figures(facts),
+        weights=_weights(recipe.train),
         onnx="\n".join(_use(facts)),
         versions=", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES),
         model=model,
@@ -99,6 +101,13 @@ def _use(facts: CardData) -> list[str]:
         recipe.data.size or 0, "jpeg" if recipe.data.cache == "jpeg" else "raw", recipe.train.framing
     )
     return how.classify(recipe.train.input_size, [category.name for category in facts.table.categories])
+
+
+def _weights(train: TrainConfig) -> str:
+    """Return the weights that training starts from."""
+    if train.weights:
+        return f"weights of a local file or folder, {code(str(train.weights))}"
+    return "published weights" if train.pretrained else "random weights"
 
 
 def _template() -> Template:

@@ -1,5 +1,7 @@
 """The columns of a leaderboard for people: short names, parameters that vary, metrics of every trial."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -90,6 +92,12 @@ class Board:
         rule = ["---"] * len(self.headers)
         lines = [self.headers, rule, *self.rows]
         return [f"| {' | '.join(map(plain, line))} |" for line in lines]
+
+    def csv(self) -> str:
+        """Return the table as CSV."""
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows([self.headers, *self.rows])
+        return file.getvalue()
 
 
 def board(ranking: Ranking, mattered: Importance | None = None) -> Board:

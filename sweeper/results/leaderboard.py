@@ -181,7 +181,13 @@ def _axis(results: Sequence[TrialResult], name: str) -> Axis:
         binned = {text: bins[number] for text, number in sorted(numbers.items(), key=lambda pair: pair[1])}
         return Axis(name, binned | {text: text for text in found if text not in numbers}, binned=True)
     ordered = sorted(found, key=float) if len(numbers) == len(found) else list(found)
-    return Axis(name, {text: text for text in ordered}, binned=False)
+    return Axis(name, _short({text: found[text] for text in ordered}), binned=False)
+
+
+def _short(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the label of each value: fractions with three digits, unless two labels would be equal."""
+    short = {text: f"{value:.3g}" if isinstance(value, float) else text for text, value in values.items()}
+    return short if len(set(short.values())) == len(short) else {text: text for text in values}
 
 
 def _is_number(value: Any) -> bool:

@@ -148,6 +148,15 @@ def untried(study: StudyFolder, recipe: Recipe, params: Mapping[str, Any]) -> Wi
     return Winner(study, records.result_of(job, [], "COMPLETE"), job)
 
 
+def trained_once(study: StudyFolder) -> Winner | None:
+    """Return the configuration of the final model of a study that had no time for a search; None for any other."""
+    if records.results(study):
+        return None
+    made = [one for one in studies.finals(study) if one.done and one.untried and one.seed is None]
+    job = records.read_config(made[-1].folder) if made else None
+    return untried(study, job.recipe, job.params) if job else None
+
+
 def _winner(study: StudyFolder, result: TrialResult, values: tuple[float, ...]) -> Winner:
     job = records.read_config(study.trial(result.number))
     if job is None:
@@ -161,10 +170,12 @@ def recipe(won: Winner) -> str:
     """Return the winner as a search space without parameters, with a comment on its origin."""
     from sweeper.space import yaml_io
 
-    result = won.result
+    result, name = won.result, won.study.name
     comment = (
-        f"{'A trial' if won.picked else 'The best'} of study {won.study.name}: trial {result.number}, {result.metric}"
+        f"{'A trial' if won.picked else 'The best'} of study {name}: trial {result.number}, {result.metric}"
         f" {result.value:.4f} on {won.judged_on} after epoch {result.epoch} of {result.planned}."
+        if won.epoch
+        else f"The first configuration of study {name}, which had no time for a search."
     )
     if won.confirmed:
         comment += f"\nConfirmed with {len(won.confirmed)} new seeds: mean {mean(won.confirmed):.4f}."

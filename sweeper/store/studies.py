@@ -42,6 +42,7 @@ class FinalRun:
     number: int
     ensemble: Ensemble | None = None  # of several trials, `trial` being the best, or of its seeds
     seed: int | None = None  # of a single model, if not the trial's own
+    untried: bool = False  # a single model of a configuration that no trial has tried
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -195,6 +196,7 @@ def finals(study: StudyFolder) -> list[FinalRun]:
             number,
             job.ensemble,
             job.seed,
+            not job.ensemble and not job.metric_history,
         )
         for number, (folder, job) in enumerate(jobs, 1)
     ]

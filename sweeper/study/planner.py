@@ -98,6 +98,13 @@ class HoursPlan(BaseModel):
         return self.retrains and self.trials < min(2, self.configurations or 2)
 
     @property
+    def search_hours(self) -> float:
+        """The hours in which two of its trials and what follows them fit."""
+        rounds = math.ceil(min(2, self.configurations or 2) / self.slots)
+        seconds = self.start_seconds + self.aside + self.first_seconds + (rounds - 1) * self.trial_seconds
+        return rounded_up(RESERVE * seconds / 3600)
+
+    @property
     def once_seconds(self) -> float:
         """The seconds of the minimum: that one training or, without a retraining, one trial."""
         return self.final_seconds if self.retrains else self.start_seconds + self.first_seconds
@@ -117,8 +124,8 @@ class HoursPlan(BaseModel):
         one = self.first_seconds if self.rounds == 1 else self.trial_seconds
         each, last = text.format_duration(one), text.format_duration(self.final_seconds)
         if self.once:
-            few = "too few for a search, so the default is trained once on train and val"
-            return f"{self.hours:g} h are {few}: {self.shape} ({last})"
+            few = f"too few for a search (--hours {self.search_hours:g} would do), so the default is trained once"
+            return f"{self.hours:g} h are {few} on train and val: {self.shape} ({last})"
         side = f", {self.slots} side by side" if self.slots > 1 else ""
         final = f" + new seeds {text.format_duration(self.again)}" if self.repeats else ""
         final += f" + retraining {last}" if self.retrains else ""

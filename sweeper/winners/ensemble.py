@@ -17,6 +17,7 @@ from sweeper.winners.final import Final
 from sweeper.winners.selection import Selection
 from trainers.data import images
 from trainers.epoch import Epoch
+from trainers.support.checksummed import weights_ok
 
 if TYPE_CHECKING:
     from sweeper.system.devices import Slot
@@ -37,7 +38,7 @@ def export(
     study, recipe = chosen.best.study, chosen.best.job.recipe
     job, places = _started(chosen, again=again)
     folder, waiting = RunFolder(job.folder), [one for one in places if records.read_result(one) is None]
-    if records.read_result(folder) is not None and not waiting:
+    if _is_made(folder) and not waiting:
         table = prepare.checked(recipe.data).table
         if study_file.predicts(folder, images.fingerprint(table), images.fingerprint_of(table, "test")):
             if mlflow:
@@ -66,7 +67,7 @@ def _trained(
     def make_result(job: Job, ended: Done, epochs: list[Epoch]) -> TrialResult:
         return final.record(chosen.best, job, ended.scores, epochs, session.table)
 
-    known = records.read_result(folder) is not None
+    known = _is_made(folder)
     test = images.fingerprint_of(session.table, "test")
     if not known:
         gained = f"; {chosen.line}" if chosen.joint else ""
@@ -100,9 +101,15 @@ def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Wi
 
 
 def _is_of(ensemble: Ensemble, chosen: Selection) -> bool:
-    known = [(one.trial, one.seed, one.share) for one in ensemble.members]
-    wanted = [(one.result.number, one.seed) for one in chosen.members]
-    return known == [(*each, share) for each, share in zip(wanted, chosen.shares, strict=True)]
+    """True if it combines the present final models of these members, in these shares."""
+    known = [(one.trial, one.seed, one.final) for one in ensemble.members]
+    wanted = [(one.result.number, one.seed, final.current(one)) for one in chosen.members]
+    return known == wanted and [one.share for one in ensemble.members] == list(chosen.shares)
+
+
+def _is_made(folder: RunFolder) -> bool:
+    """True if it is finished and its model is intact."""
+    return records.read_result(folder) is not None and weights_ok(folder.model)
 
 
 def _job(chosen: Selection, places: Mapping[RunFolder, Winner]) -> Job:

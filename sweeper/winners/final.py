@@ -19,6 +19,7 @@ from trainers.data import images
 from trainers.data.summary import Summary
 from trainers.data_config import DataConfig
 from trainers.epoch import Epoch, Scores
+from trainers.support.checksummed import weights_ok
 from trainers.support.files import sha256, write_text
 
 if TYPE_CHECKING:
@@ -204,15 +205,34 @@ def predict_again(won: Winner, job: Job, session: retraining.RetrainingSession) 
 
 
 def place(won: Winner, *, again: bool) -> tuple[RunFolder, bool]:
-    """Return the folder of the final model, and True if it is finished."""
-    number, seed = won.result.number, won.seed
-    mine = [one for one in studies.finals(won.study) if (one.trial, one.seed) == (number, seed) and not one.members]
-    for final in reversed(mine):
-        if not final.done:
-            return final.folder, False
-    if mine and not again:
-        return mine[-1].folder, True
-    return new_place(won.study, f"{number:04d}" + ("" if seed is None else f"-seed{seed}")), False
+    """Return the folder of the final model, and True if it is finished; a damaged one is left, and replaced."""
+    found = _latest(won)
+    if found and not found.done:
+        return found.folder, False
+    if found and not again:
+        if weights_ok(found.folder.model):
+            return found.folder, True
+        where = text.relative_path(found.folder.model)
+        output.print_message(f"{where} is missing or damaged, so this model is trained again")
+    seed = "" if won.seed is None else f"-seed{won.seed}"
+    return new_place(won.study, f"{won.result.number:04d}{seed}"), False
+
+
+def current(won: Winner) -> str | None:
+    """Return the name of the folder that `place` returns, if it exists already."""
+    found = _latest(won)
+    return found.folder.root.name if found and (not found.done or weights_ok(found.folder.model)) else None
+
+
+def _latest(won: Winner) -> studies.FinalRun | None:
+    """Return the last final model of a trial and seed, an unfinished one first.
+
+    One that was made before the trial ran does not count: nothing was fitted on val.
+    """
+    wanted = won.result.number, won.seed, won.epoch is None
+    found = [one for one in studies.finals(won.study) if not one.members]
+    mine = [one for one in found if (one.trial, one.seed, one.untried) == wanted]
+    return max(mine, key=lambda one: (not one.done, one.number), default=None)
 
 
 def new_place(study: StudyFolder, what: str) -> RunFolder:

@@ -115,6 +115,9 @@ def select(study: StudyFolder, most: int, *, other_backbones: bool = False) -> S
     decoded as for the best trial.
     """
     _refuse_forbidden(study)
+    if winner.trained_once(study):
+        help = f"sweep best {study.name} --seeds 2 --export submission combines two seeds of its only configuration"
+        raise UserError(f"{study.name} has no trials to combine: there was no time for a search", help=help)
     best = winner.winner(study)
     recipe = best.job.recipe
     extensions.use(extensions.stored(study.extensions, recipe.extensions))

@@ -266,7 +266,7 @@ def test_where_two_do_not_fit_the_default_is_trained_on_all_images_and_more_hour
     words = ["run", "space.yaml", "--devices", "cpu", "--no-mlflow"]
     ended = sweep(folder, *words, "--hours", "0.3")
     assert ended.returncode == 0, ended.stderr
-    assert "too few for a search, so the default is trained once on train and val: 3 epochs at 64 px" in ended.stderr
+    assert "would do), so the default is trained once on train and val: 3 epochs at 64 px" in ended.stderr
     assert "training the first configuration on train and val for 3 of 3 epochs" in ended.stderr
     assert "submission: " in ended.stdout
     assert not list(folder.glob("mlruns/studies/question/trials/*"))
@@ -279,9 +279,17 @@ def test_where_two_do_not_fit_the_default_is_trained_on_all_images_and_more_hour
     )
     again = sweep(folder, *words, "--hours", "0.3")
     assert "made before" in again.stdout
+    best = ["best", "question", "--export", "submission", "--no-mlflow"]
+    assert "made before" in sweep(folder, *best).stdout
+    assert "had no time for a search" in sweep(folder, "best", "question").stdout
+    assert "no trials to combine" in sweep(folder, *best, "--ensemble", "2").stderr
+    assert "no trials: there was no time for a search" in sweep(folder, "leaderboard", "question").stderr
     more = sweep(folder, *words, "--hours", "1", "--trials", "2")
     assert more.returncode == 0, more.stderr
     assert len(list(folder.glob("mlruns/studies/question/trials/*"))) == 2
+    after = sweep(folder, *best)
+    assert "done: " in after.stdout, after.stderr
+    assert "never scored on val" not in (folder / after.stdout.split("\n")[0][6:] / "card.md").read_text()
 
 
 # ------------------------------------------------------------------------------------------ size

@@ -82,15 +82,17 @@ def test_the_final_model_that_predict_uses_is_named():
     once = study("b", ())
     finished(once, "alone", 0)
     assert said(once)[0].startswith("There was no time for a search")
-    assert said(once)[1].startswith("Final model 1, which `sweep predict` uses, is trial 0")
-    assert said(folder)[2] == "Final model 1, which `sweep predict` uses, is trial 1, retrained on train and val."
+    assert said(once)[1].startswith("Final model 1, the one that sweep predict uses, is trial 0")
+    assert (
+        said(folder)[2] == "Final model 1, the one that sweep predict uses, is trial 1, retrained on train and val."
+    )
     members = tuple(EnsembleMember(trial=trial, share=0.5, final=f"m{trial}") for trial in (1, 0))
     together = Ensemble(members=members, val=scores(0.9), most=2, started=START - 1)
     for trial in (1, 0):
         finished(folder, f"m{trial}", trial)
     finished(folder, "together", 1, together)
     what = "an ensemble of trials 1 and 0, retrained on train and val"
-    assert said(folder)[2] == f"Final model 1, which `sweep predict` uses, is {what}."
+    assert said(folder)[2] == f"Final model 1, the one that sweep predict uses, is {what}."
     assert studies.note_score("a", 0.8, "") == folder.final("together")
 
 

@@ -117,7 +117,12 @@ def test_where_not_even_two_fit_the_default_is_trained_once_on_all_images(photo,
     plan = made(photo, share * one.shape(64, 5).final / 3600).plan()
     assert plan.once
     assert plan.final_seconds <= plan.hours * 3600
-    assert "too few for a search, so the default is trained once on train and val" in plan.line
+    few = (
+        f"too few for a search (--hours {plan.search_hours:g} would do), so the default is trained once on train and"
+    )
+    assert few in plan.line
+    assert plan.model_copy(update={"hours": plan.search_hours}).trials >= 2
+    assert plan.model_copy(update={"hours": 0.85 * plan.search_hours}).trials < 2
     if share == 2.0:
         assert plan.final_seconds > one.shape(64, 5).final
     assert not plan.model_copy(update={"hours": 10}).once

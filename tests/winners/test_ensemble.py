@@ -294,6 +294,22 @@ def test_seeds_are_not_trained_twice_and_one_more_is_added(twice, tmp_path):
     assert len(finals(folder)) == 5
 
 
+@pytest.mark.parametrize("spoilt", ["member", "ensemble"])
+def test_a_damaged_model_is_made_again_and_the_others_are_kept(twice, tmp_path, spoilt):
+    folder = Path(shutil.copytree(twice, tmp_path / "here"))
+    name = members(folder)[1]["final"] if spoilt == "member" else made(folder).name
+    model = made(folder).parent / name / "model.safetensors"
+    whole = (made(folder) / "prediction.txt").read_bytes()
+    model.write_bytes(model.read_bytes()[:1000])
+    said = call(folder, *TWICE)
+    assert "with seed 0 on train" not in said.stderr
+    assert (f"{name}/model.safetensors is missing or damaged, so" in said.stderr) == (spoilt == "member")
+    again = folder / said.stdout.split("\n")[0].removeprefix("done: ")
+    assert again.name.endswith("ensemble-2" if spoilt == "member" else "ensemble")
+    assert (again / "prediction.txt").read_bytes() == whole
+    assert "made before" in call(folder, *TWICE).stdout
+
+
 def test_seeds_are_named_in_the_ledger_the_status_and_before_training(twice, folder):
     trial = members(twice)[0]["trial"]
     assert f"of trial {trial} with 2 seeds" in call(twice, "status", "pair").stdout

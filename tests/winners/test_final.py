@@ -281,6 +281,21 @@ def test_a_finished_final_is_pointed_to_and_packed_the_same(study):
     assert (second.folder, second.submission) == (first.folder, first.submission)
 
 
+@pytest.mark.parametrize("size", [100, 0])
+def test_a_final_whose_model_is_damaged_or_missing_is_trained_again(study, capfd, size):
+    first = exported(study)
+    model = first.folder.model
+    part = model.read_bytes()[:size]
+    model.unlink()
+    if part:
+        model.write_bytes(part)
+    second = exported(study)
+    assert "model.safetensors is missing or damaged, so this model is trained again" in capfd.readouterr().err
+    assert not second.known
+    assert second.folder != first.folder
+    assert exported(study).folder == second.folder
+
+
 def test_a_winner_without_a_temperature_is_said_with_the_way_to_one(study, capfd):
     exported(study)
     number = winner.winner(study).result.number

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from trainers.support.checksummed import checksum_ok, write_with_checksum
+from trainers.support.checksummed import BLANK, as_written, checksum_ok, notes_of, write_with_checksum
 from trainers.support.errors import EnvironmentFault
 from trainers.support.files import atomic_write
-
-BLANK = "0" * 64  # placeholder for the digest of a weights file
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -61,37 +59,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         tensors: dict[str, Tensor] = load_file(path)
-        sound = _as_written(path)
+        sound = as_written(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
     if not sound:
         raise _unreadable(path, "it is damaged: its checksum does not match its content")
     return tensors
-
-
-def sound(path: Path) -> bool:
-    """True if `path` is a safetensors file of weights, and every byte is as it was written."""
-    try:
-        return _as_written(path)
-    except (OSError, SafetensorError, ValueError):
-        return False
-
-
-def _as_written(path: Path) -> bool:
-    """True if a weights file has the digest recorded in its notes, or records none, as files of other programs.
-
-    Raises ValueError for notes that are not JSON.
-    """
-    told = _notes(path).get("sha256")
-    if not isinstance(told, str) or len(told) != len(BLANK):
-        return True
-    with path.open("rb") as file:
-        start = file.read(8)
-        header = file.read(int.from_bytes(start, "little"))
-        digest = hashlib.sha256(start + header.replace(told.encode(), BLANK.encode(), 1))
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest() == told
 
 
 def _unreadable(path: Path, why: str) -> EnvironmentFault:
@@ -104,15 +77,9 @@ def read_notes(path: Path) -> dict[str, Any]:
     Raises EnvironmentFault if there are none.
     """
     try:
-        notes = _notes(path)
+        notes = notes_of(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
     if notes.pop("sha256", None) is None:
         raise _unreadable(path, "it was not written by sweep")
     return notes
-
-
-def _notes(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="numpy") as file:
-        notes: Any = json.loads((file.metadata() or {}).get("sweep", "{}"))
-    return notes if isinstance(notes, dict) else {}

@@ -1,19 +1,22 @@
-"""Files that end with a digest of their content, and arrays stored this way; nothing here is ever unpickled."""
+"""Files with a digest of their content: at their end, or in the notes of weights. Nothing is unpickled."""
 
 import hashlib
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from trainers.support.errors import EnvironmentFault
 from trainers.support.files import atomic_write
 
 MARK = b"sha256:"
 TAIL = len(MARK) + 32
+BLANK = "0" * 64  # placeholder for the digest of a weights file
 
 
 class Hashing:
@@ -82,3 +85,36 @@ def _damaged(path: Path) -> EnvironmentFault:
     return EnvironmentFault(
         "this file is damaged", where=str(path), help="move it away; it is recreated when it is needed"
     )
+
+
+# ------------------------------------------------------------------------------------------- weights
+def weights_ok(path: Path) -> bool:
+    """True if `path` is a safetensors file, and every byte is as it was written."""
+    try:
+        return as_written(path)
+    except (OSError, SafetensorError, ValueError):
+        return False
+
+
+def as_written(path: Path) -> bool:
+    """True if a weights file has the digest recorded in its notes, or records none, as files of other programs.
+
+    Raises OSError or SafetensorError if it cannot be read, and ValueError for notes that are not JSON.
+    """
+    told = notes_of(path).get("sha256")
+    if not isinstance(told, str) or len(told) != len(BLANK):
+        return True
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(int.from_bytes(start, "little"))
+        digest = hashlib.sha256(start + header.replace(told.encode(), BLANK.encode(), 1))
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest() == told
+
+
+def notes_of(path: Path) -> dict[str, Any]:
+    """Return the notes that were stored with the weights, with the digest; empty if there are none."""
+    with safe_open(path, framework="numpy") as file:
+        notes: Any = json.loads((file.metadata() or {}).get("sweep", "{}"))
+    return notes if isinstance(notes, dict) else {}

@@ -40,6 +40,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+@contextmanager
+def output_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that a user named: the target of a link is replaced atomically, a pipe or device is written to."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    with atomic_write(path.resolve() if path.is_symlink() else path) as file:
+        yield file
+
+
 def full(error: BaseException | None) -> bool:
     """True if `error` was caused by a full disk, an exhausted quota or the limit on file size.
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainers.support.checkpoint import load_state, read_notes, save_state, save_weights, sound
-from trainers.support.checksummed import load_array, save_array
+from trainers.support.checkpoint import load_state, read_notes, save_state, save_weights
+from trainers.support.checksummed import load_array, save_array, weights_ok
 from trainers.support.errors import EnvironmentFault
 from trainers.support.failpoints import failpoint
 from trainers.support.files import NEXT, sync_folder
@@ -107,7 +107,7 @@ def _asked(recipe: str) -> dict[str, Any]:
 
 def _sound(path: Path) -> bool:
     if path.suffix == ".safetensors":
-        return sound(path)
+        return weights_ok(path)
     try:
         load_array(path)
     except EnvironmentFault:

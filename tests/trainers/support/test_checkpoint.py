@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainers.support import checkpoint
+from trainers.support import checkpoint, checksummed
 from trainers.support.errors import EnvironmentFault
 from trainers.support.files import atomic_write
 
@@ -82,7 +82,7 @@ def test_any_flipped_bit_of_the_weights_is_noticed(tmp_path):
         spoilt = bytearray(content)
         spoilt[at] ^= 1
         path.write_bytes(spoilt)
-        if checkpoint.sound(path) and at not in keys:  # without these names it is another's file
+        if checksummed.weights_ok(path) and at not in keys:  # without these names it is another's file
             silent.append(at)
     assert silent == []
 
