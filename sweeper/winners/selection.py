@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 
+SECOND_SEED = 0.01  # overall and mean class accuracy that a second seed gains (docs/explanation/measurements.md)
+
+
 @dataclass(frozen=True)
 class Selection:
     """The models of an ensemble to train, largest share of the mean first."""
@@ -76,15 +79,18 @@ class Joint:
     temperature: Mapping[str, float]
     gain: tuple[float, float] | None  # 95 % interval of the gain of the mean over the best trial alone
 
-    @property
-    def is_certain(self) -> bool:
-        """True unless the interval of the gain contains zero."""
-        return self.gain is None or self.gain[0] > 0 or self.gain[1] < 0
+    def beats_second_seed(self, metric: str, *, minimize: bool) -> bool:
+        """True if the mean gains at least as much on val as a second seed is expected to. That is unknown for metrics
+        to minimize, such as the loss: there, any gain counts if its interval excludes zero.
+        """
+        if minimize:
+            return self.gain is None or self.gain[1] < 0
+        return self.val.value(metric) - self.own >= SECOND_SEED
 
 
 def pair(won: Winner) -> Selection:
-    """Select two models: the best trial and one of another backbone if their mean is certainly better on val, else
-    `won` with two seeds.
+    """Select two models: the best trial and one of another backbone if that gains more on val than a second seed is
+    expected to, else `won` with two seeds.
 
     Among trials of one backbone, a second seed of the best gains at least as much as the best partner on val
     (docs/explanation/measurements.md).
@@ -92,7 +98,8 @@ def pair(won: Winner) -> Selection:
     others = {one.backbone for one in records.results(won.study)} - {won.result.backbone}
     if others and won.study.trial(won.result.number).val_logits.exists():
         chosen = select(won.study, 2, other_backbones=True)
-        if not chosen.alone and chosen.joint and chosen.joint.is_certain:
+        best = chosen.best.result
+        if not chosen.alone and chosen.joint and chosen.joint.beats_second_seed(best.metric, minimize=best.minimize):
             return chosen
     return repeated(won, 2)
 
@@ -186,7 +193,7 @@ def cells(chosen: Selection) -> list[list[str]]:
             str(_seed(one)),
             f"{share:.0%}",
             one.result.backbone,
-            text.format_value(one.result.value, one.result.standard_error),
+            text.format_value(one.result.value, one.result.standard_error) if one.seed is None else "-",
         ]
         for one, share in zip(chosen.members, chosen.shares, strict=True)
     ]

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from sweeper.commands import run
 from sweeper.engine.options import Options
+from sweeper.engine.prepare import prepare
 from sweeper.errors import UserError
 from sweeper.results.submission import choose
 from sweeper.statistics.ensemble import divided
@@ -213,7 +215,8 @@ def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(
     seconds = {"trial_seconds": 1.0, "final_seconds": 1.0, "start_seconds": 1.0}
     plan = HoursPlan(hours=1, retrains=True, slots=planned, values={}, image_size="32", epochs=2, **seconds)
     study.write_text(json.dumps(json.loads(study.read_text()) | {"plan": plan.document()}))
-    found = run.final(space, Options(more, devices="cpu", slots=slots, mlflow=False))
+    options = Options(more, devices="cpu", slots=slots, mlflow=False)
+    found = run.final(prepare(space, options, networks=False), options)
     assert found.folder.root.name.endswith("-ensemble") == together
     assert (
         "is trained with the seeds 0 and 1000, and their logits are averaged" in capfd.readouterr().err
@@ -228,10 +231,18 @@ def joint(*gain: float) -> selection.Joint:
 
 
 @pytest.mark.parametrize(
-    ("gain", "certain"), [((0.01, 0.02), True), ((-0.01, 0.02), False), ((-0.2, -0.1), True), ((), True)]
+    ("own", "gain", "minimize", "worth"),
+    [
+        (0.98, (-0.01, 0.05), False, True),
+        (0.995, (0.001, 0.009), False, False),
+        (1.5, (-0.2, -0.1), True, True),
+        (1.5, (-0.2, 0.1), True, False),
+        (1.5, (), True, True),
+    ],
 )
-def test_a_gain_is_certain_if_its_interval_excludes_zero_or_is_unknown(gain, certain):
-    assert joint(*gain).is_certain == certain
+def test_a_pair_of_backbones_is_worth_a_point_like_a_second_seed_or_is_certainly_better(own, gain, minimize, worth):
+    found = replace(joint(*gain), own=own)
+    assert found.beats_second_seed("overall_accuracy", minimize=minimize) == worth
 
 
 def test_trials_of_the_same_backbone_do_not_join_where_other_backbones_are_asked_for(folder):
