@@ -36,7 +36,12 @@ def study_argument(help: str, metavar: str = "[STUDY]") -> Any:
 
 SpaceFile = Annotated[
     Path,
-    typer.Argument(metavar="SPACE.yaml", parser=file_path, help="A search space, or a recipe", show_default=False),
+    typer.Argument(
+        metavar="SPACE.yaml",
+        parser=file_path,
+        help="A search space or a recipe; for a data set, a search space is written first",
+        show_default=False,
+    ),
 ]
 StudyName = Annotated[
     str | None,

@@ -113,11 +113,15 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a study would try and cost. Trains nothing."""
-    from sweeper.commands import init, plan
+    from sweeper.commands import data, init, plan
     from sweeper.engine.options import Options
 
     options = Options(tuple(sets or ()), trials, hours, devices, slot_count(slots))
-    made = plan.plan(space, init.with_weights(space, options, weights) if weights else options)
+    if data.is_data(space):
+        space = init.for_run(space, options, weights)
+    elif weights:
+        options = init.with_weights(space, options, weights)
+    made = plan.plan(space, options)
     answer(made.document() if as_json else plan.lines(made))
 
 
@@ -127,15 +131,7 @@ def plan(
     "sweep run search_spaces/quickstart.yaml --new-study other --set train.epochs=3 --trials 3",
 )
 def run(
-    space: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SPACE.yaml",
-            parser=file_path,
-            help="A search space or a recipe; for a data set, a search space is written first",
-            show_default=False,
-        ),
-    ],
+    space: SpaceFile,
     sets: Sets = None,
     trials: Trials = None,
     hours: Hours = None,
@@ -184,9 +180,10 @@ def run(
         space = init.for_run(space, options, weights)
     elif weights:
         options = init.with_weights(space, options, weights)
-    if code := run.run(space, options).exit_code:
+    session = run.session(space, options)
+    if code := run.train(session).exit_code:
         raise typer.Exit(code)
-    if final := run.final(space, options):
+    if final := run.final(session.prepared, options):
         from sweeper.terminal import events
         from sweeper.winners import final as winning
 

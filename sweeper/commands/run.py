@@ -28,7 +28,6 @@ from sweeper.terminal.heading import Heading
 from sweeper.trial import SessionEnd
 
 if TYPE_CHECKING:
-    from sweeper.space.spec import StudySpec
     from sweeper.winners.final import Final
 
 TOP = 3  # trials of the leaderboard to show at the end
@@ -40,8 +39,11 @@ def run(path: Path, options: Options) -> "SessionEnd":
     Every problem that can be found in advance is raised before the first trial exists. However the session ends,
     stderr then shows the status, the location of the files, and how to continue.
     """
-    from sweeper.executors import inline
+    return train(session(path, options))
 
+
+def session(path: Path, options: Options) -> Session:
+    """Return the session of the study of the file at `path`, checked and with its images decoded."""
     options.check()
     command = options.command(path)
     prepared = prepare(path, options)
@@ -54,8 +56,15 @@ def run(path: Path, options: Options) -> "SessionEnd":
         output.print_message(line)
     preparation.decode(prepared.table, prepared.spec.data, prepared.space.framing)
     heading = _heading(prepared, options, path, understood)
-    session = Session(prepared, options, partial(make_executor, prepared, options), command, heading)
-    with inline.environment(prepared.slots[0] if options.inline else None):
+    return Session(prepared, options, partial(make_executor, prepared, options), command, heading)
+
+
+def train(session: Session) -> SessionEnd:
+    """Run a session as in `run`, with the confirmation that its file requests."""
+    from sweeper.executors import inline
+
+    prepared = session.prepared
+    with inline.environment(prepared.slots[0] if session.options.inline else None):
         outcome = _run(session)
     if outcome.exit_code == 0 and session.searches and prepared.spec.search.confirm:
         from sweeper.winners import confirm
@@ -108,31 +117,25 @@ def _run(session: Session) -> "SessionEnd":
     return outcome
 
 
-def final(path: Path, options: Options) -> "Final | None":
-    """Return the retrained, packed winner of the study at `path`, as from `sweep best --export submission`.
+def final(prepared: preparation.PreparedStudy, options: Options) -> "Final | None":
+    """Return the retrained, packed winner of a study, as from `sweep best --export submission`.
 
     If there was no time for a search, this is the study's first configuration. None if the study is not retrained.
     """
     from sweeper.winners import ensemble, selection
     from sweeper.winners import final as winning
 
-    spec = _read(path, options)
+    spec, folder = prepared.spec, prepared.folder
     if not options.retrains(spec):
         return None
-    folder, slots = StudyFolder.named(spec.study), devices.slots(options.devices)
-    won = _untried(path, options) if preparation.trains_once(folder) else winner.winner(folder)
+    slots = devices.slots(options.devices)
+    won = _untried(prepared) if preparation.trains_once(folder) else winner.winner(folder)
     pair = _pair(folder, slots, options)
     if spec.by_hours and spec.rules.ensemble and pair:
         chosen = selection.pair(won)  # retrained side by side, in the time reserved for one
         output.print_message(chosen.line)
         return ensemble.export(chosen, pair, mlflow=options.mlflow, events=options.events)
     return winning.export(won, slots[:1], mlflow=options.mlflow, events=options.events)
-
-
-def _read(path: Path, options: Options) -> "StudySpec":
-    from sweeper.space import yaml_io
-
-    return yaml_io.read(path, sets=options.assignments)
 
 
 def _pair(folder: StudyFolder, homes: Sequence[devices.Slot], options: Options) -> list[devices.Slot]:
@@ -145,9 +148,8 @@ def _pair(folder: StudyFolder, homes: Sequence[devices.Slot], options: Options) 
     return devices.slots(options.devices, -(-PAIR // len(homes))) if beside >= PAIR else []
 
 
-def _untried(path: Path, options: Options) -> Winner:
-    """Return the first configuration of the study at `path`."""
-    prepared = prepare(path, options, networks=False)
+def _untried(prepared: preparation.PreparedStudy) -> Winner:
+    """Return the first configuration of a study."""
     params = next(iter(prepared.first_configurations(1)))
     return winner.untried(prepared.folder, prepared.space.recipe(params), params)
 
