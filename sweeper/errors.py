@@ -60,6 +60,7 @@ def message(error: UserError) -> str:
     if not isinstance(error, DataError) or len(error.faults) == 1:
         return f"error: {error}\n"
     each = [f"error: {len(error.faults)} faults", *(f"  --> {line(fault)}" for fault in error.faults)]
+    each += [f"help: {error.help}"] if error.help != error.faults[0].help else []
     return "".join(f"{one}\n" for one in each)
 
 

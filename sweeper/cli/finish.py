@@ -59,6 +59,8 @@ def best(
         raise typer.BadParameter(f"{export!r} is {instead}", param_hint="--export")
     if ensemble is not None and trial is not None:
         raise typer.BadParameter("an ensemble chooses its trials itself: leave --trial out", param_hint="--ensemble")
+    if confirm is not None and trial is not None:
+        raise typer.BadParameter("it trains the tied leaders: leave --trial out", param_hint="--confirm")
     if ensemble is not None and seeds is not None:
         raise typer.BadParameter("choose either trials (--ensemble) or seeds of one trial", param_hint="--seeds")
     found = studies.find(study)
@@ -187,6 +189,7 @@ def export(
     elif wanted == "mlflow":
         made = export.mlflow_model(found, output)
     else:
+        print_message(f"exporting to {wanted}, and comparing its answers with the model's (half a minute)")
         made = export.program(found, wanted, output)
     print_message(made.note)
     lines = [*(text.relative_path(path) for path in made.files), *filter(None, [made.more.get("address")])]

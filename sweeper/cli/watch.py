@@ -156,13 +156,13 @@ def compare(
     from sweeper.store import studies
     from sweeper.terminal import output
 
-    made = comparison.comparison(studies.find(a), studies.find(b))
+    found = [studies.find(a), studies.find(b)]
+    made = comparison.comparison(*found)
     if as_json:
         return answer(made.document())
     differences = made.differences(made.sides[1])
     answer([f"{a} -> {b}:", *(f"  {line}" for line in differences or ["no differences"])])
-    if made.caution:
-        answer(["", made.caution])
+    answer(["", made.caution or comparison.headline([studies.status_of(one) for one in found])])
     for title, headers, rows in made.tables():
         answer(["", f"{title}:"])
         output.print_table(headers, rows)

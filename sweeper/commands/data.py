@@ -17,6 +17,7 @@ from trainers.data.summary import Summary
 from trainers.data_config import DataConfig
 
 SPACES = (".yaml", ".yml")
+ON_COMMAND_LINE = "a key of data can also be set on the command line, such as --set data.path=COLUMN"
 
 
 class Checked(NamedTuple):
@@ -88,6 +89,8 @@ def lines(checked: Checked, path: Path, *, every: bool = False) -> Iterator[str]
         yield f"in a search space: data: {_flow(checked.data.model_dump(mode='json', exclude_unset=True))}"
     yield from checked.summary.lines(columns())
     yield from (f"fault  {line(fault)}" for fault in found.faults)
+    if is_data(path) and found.faults:
+        yield f"help   {ON_COMMAND_LINE}"
     shown = [(note, 1) for note in found.notes] if every else kinds
     yield from (f"note   {line(note)}{': --all lists them' if count > 1 else ''}" for note, count in shown)
     count = sum(count for _, count in kinds)

@@ -189,7 +189,9 @@ def _starter(path: Path, target: Path, wishes: Wishes, *, summarize: bool) -> St
     for line in prepare.understood(checked.summary, str(path)) if summarize else ():
         output.print_message(line)
     if checked.found.faults:
-        raise DataError(checked.found.faults)
+        faults = checked.found.faults
+        first = f"{faults[0].help}; " if len(faults) == 1 and faults[0].help else ""
+        raise DataError(faults, help=f"{first}{data.ON_COMMAND_LINE}")
     table = checked.found.table
     metric = _metric(wishes.metric, table)
     home = devices.slots(wishes.devices)[0]

@@ -82,7 +82,8 @@ class Standing:
         return replace(whole, rows=whole.rows[: self.wanted.top])
 
     def _chosen_board(self) -> Board:
-        return columns.shown(*self._chosen(self._ranking))
+        ranking, names = self._chosen(self._ranking)
+        return columns.shown(ranking, names if "trial" in names else ["trial", *names])
 
     def _usual_board(self) -> Board:
         """Return every column in which trials differ, the most important parameters first."""

@@ -184,7 +184,7 @@ class Session:
         """Return the view and the log as observers, with heading and plan shown."""
         folder, budget = self.prepared.folder, self.prepared.spec.budget
         left = budget.hours and max(0.0, budget.hours * 3600 - records.elapsed_seconds(folder))
-        browse = ["browse: sweep ui"] if self.options.mlflow else []
+        browse = [f"browse: sweep ui {folder.name}"] if self.options.mlflow else []
         where = [f"files: {text.relative_path(folder.root)}", *browse]
         found = speakers(folder, self.prepared.space.names, where, events=self.options.events)
         for one in found:

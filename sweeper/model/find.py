@@ -11,6 +11,7 @@ from sweeper.store import records, studies
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.text import relative_path
 from sweeper.trial import OPEN
+from trainers.data.images import EXTENSIONS
 from trainers.support.text import did_you_mean
 
 SUFFIX = ".safetensors"
@@ -57,6 +58,9 @@ def find(word: str) -> FoundModel:
         return _of_trial(there[name], int(number))
     path = path_of(word).absolute()
     if path.is_file():
+        if path.suffix.lower() in EXTENSIONS:
+            help = "the model comes before the images: sweep predict MODEL IMAGES"
+            raise UserError("an image, not a model", where=word, help=help)
         return _of_file(path)
     if path.is_dir():
         return _of_folder(path, word)

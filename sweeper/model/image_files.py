@@ -1,7 +1,7 @@
 """Images named on the command line (files, folders, lists of paths), and their boxes."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from trainers.data.folder_tree import Tree, by_extension
 from trainers.data.images import UNREAD
 from trainers.data.table import Box, Remarks
 from trainers.data.tabular import csv_file
+from trainers.data.tabular.columns import path_columns
 from trainers.data.tabular.csv_file import Sheet
 from trainers.support.files import expanded
 
@@ -19,9 +20,13 @@ SIDES = ("left", "top", "right", "bottom")
 
 @dataclass
 class ImageFiles:
-    """Paths of images in order, and one line per kind of file in a folder that was left out."""
+    """Paths of images in order, and one line per kind of file in a folder that was left out.
+
+    `cells` has the further cells of each image in a CSV by column; empty for any other image.
+    """
 
     paths: list[Path] = field(default_factory=list)
+    cells: list[Mapping[str, str]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
@@ -35,12 +40,15 @@ def listed(words: Sequence[str]) -> ImageFiles:
         path = path_of(word)
         if path.is_dir():
             _add_folder(path, found)
-        elif path.suffix.lower() in (*LISTS, *TABLES):
+        elif path.suffix.lower() in TABLES:
+            _add_table(path, found)
+        elif path.suffix.lower() in LISTS:
             found.paths += [path.parent / name for name in _names(path)]
         elif path.exists():
             found.paths.append(path)
         else:
             raise UserError("there is no such file or folder", where=word, help="check the path of the images")
+        found.cells += [{}] * (len(found.paths) - len(found.cells))
     if not found.paths:
         raise UserError("there are no images", where=" ".join(words), help="; ".join(found.left_out))
     return found
@@ -65,10 +73,18 @@ def _add_folder(path: Path, found: ImageFiles) -> None:
     found.left_out += [line(fault) for fault in remarks.faults]
 
 
+def _add_table(path: Path, found: ImageFiles) -> None:
+    """Add the images of a CSV: those in its column `path`, else in the only column that holds paths of images."""
+    table = sheet(path, ("path",))
+    held = path_columns(table)
+    name = held[0] if len(held) == 1 and "path" not in table.header else "path"
+    _refuse_lacking(path, table, (name,))
+    found.paths += [path.parent / cell for cell in table.column(name)]
+    found.cells += [dict(zip(table.header, cells, strict=True)) for _, cells in table.records]
+
+
 def _names(path: Path) -> list[str]:
-    """Return the paths in a list: the lines of a text file, or the column `path` of a CSV."""
-    if path.suffix.lower() in TABLES:
-        return _sheet(path, ("path",)).column("path")
+    """Return the paths in a list: the lines of a text file."""
     try:
         lines = _content(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -120,14 +136,14 @@ def sheet(path: Path, columns: Sequence[str] = ()) -> Sheet:
 
 def _sheet(path: Path, columns: Sequence[str]) -> Sheet:
     found = sheet(path, columns)
-    if lacking := [name for name in columns if name not in found.header]:
-        has = ", ".join(found.header)
-        raise UserError(
-            f"no column {lacking[0]!r}",
-            where=str(path),
-            help=f"it has {has}; the header should be {','.join(columns)}",
-        )
+    _refuse_lacking(path, found, columns)
     return found
+
+
+def _refuse_lacking(path: Path, table: Sheet, columns: Sequence[str]) -> None:
+    if lacking := [name for name in columns if name not in table.header]:
+        help = f"it has {', '.join(table.header)}; it needs {', '.join(columns)}"
+        raise UserError(f"no column {lacking[0]!r}", where=str(path), help=help)
 
 
 def _content(path: Path) -> bytes:

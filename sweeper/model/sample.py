@@ -29,18 +29,23 @@ Cell = Callable[[Mapping[str, Mapping[str, Any]]], str]
 
 @dataclass(frozen=True)
 class Asked:
-    """Images, the names that a sample may use for them, and the separator of several answers in a cell."""
+    """Images, the names that a sample may use for them, and the separator of several answers in a cell.
+
+    `cells` has further cells of each image by column, if they come from a table; an id may be one of these.
+    """
 
     images: Sequence[tuple[str, Box | None]]
     paths: Sequence[str]  # as written in the data set or on the command line
     separator: str = "|"
+    cells: Sequence[Mapping[str, str]] = ()
 
 
 def asked(model: FoundModel, words: Sequence[str]) -> Asked:
     """Return the images that `words` name; without words, the test split of the model's study."""
     if words:
-        paths = list(map(str, image_files.listed(words).paths))
-        return Asked([(path, None) for path in paths], paths)
+        found = image_files.listed(words)
+        paths = list(map(str, found.paths))
+        return Asked([(path, None) for path in paths], paths, cells=found.cells)
     job = records.read_config(RunFolder(model.path.parent))
     if job is None:
         help = "name the images: sweep export MODEL IMAGES --format csv --like FILE"
@@ -71,7 +76,7 @@ def fill(model: FoundModel, wanted: Asked, like: Path, output: Path, device: str
             "a sample needs a column of ids and at least one more", where=str(like), help="check that it is a CSV"
         )
     ids = [cells[0] for _, cells in sheet.records]
-    places = order(ids, wanted.paths, like)
+    places = order(ids, wanted.paths, like, wanted.cells)
     answers = process.predictions(model, [wanted.images[k] for k in places], device=device, boxes=_boxes(wanted))
     about = next(answers)["model"]
     if about["boxes"] and not _boxes(wanted):
@@ -143,12 +148,15 @@ NAMES: tuple[Callable[[str], str], ...] = (str, lambda path: Path(path).name, la
 """Ways in which an id can name an image: its path, its file name, with or without suffix, or the number in it."""
 
 
-def order(ids: Sequence[str], paths: Sequence[str], like: Path) -> list[int]:
-    """Return the index of the image that each id names, in the way that fits most ids; DataError if one fails."""
+def order(ids: Sequence[str], paths: Sequence[str], like: Path, cells: Sequence[Mapping[str, str]] = ()) -> list[int]:
+    """Return the index of the image that each id names, by its path or a cell of its row, whichever fits most ids;
+    DataError if one fails.
+    """
     if again := [path for path, count in Counter(paths).items() if count > 1]:
         fault = Fault(str(like), _named("image", "is listed twice", again))
         raise DataError([fault], help="name each image once on the command line")
     ways = [{way(path): k for k, path in enumerate(paths)} for way in NAMES]
+    ways += [{row.get(name, ""): k for k, row in enumerate(cells)} for name in (cells[0] if cells else ())]
     best = max(
         (way for way in ways if len(way) == len(paths)), key=lambda way: sum(one in way for one in ids), default={}
     )
@@ -159,7 +167,11 @@ def order(ids: Sequence[str], paths: Sequence[str], like: Path) -> list[int]:
     found = [("id", "is listed twice", twice), ("id", "has no image", lacking), ("image", "has no id", beyond)]
     faults = [Fault(str(like), _named(kind, what, which)) for kind, what, which in found if which]
     if faults:
-        raise DataError(faults, help="an id is the path of an image, its file name, or its file name without suffix")
+        help = (
+            "an id is the path of an image, its file name with or without suffix, or a cell of its row:"
+            " sweep export MODEL TEST.csv --format csv --like FILE takes images and ids from a table"
+        )
+        raise DataError(faults, help=help)
     return [best[one] for one in ids]
 
 

@@ -169,11 +169,12 @@ def ledger(one: StudyStatus) -> Board:
 
 
 def _on_val(final: FinalRun, metric: str, trial: TrialResult | None) -> str:
-    """Return the score on val from before the model was also trained on val; for several seeds, that of the trial."""
+    """Return the score on val from before the model was trained on val, too; `-` if another seed was trained."""
     if final.ensemble and final.ensemble.val:
         val = final.ensemble.val
         return format_value(val.metrics.get(metric), val.standard_errors.get(metric))
-    return format_value(trial.value, trial.standard_error) if trial else "-"
+    own = final.seed is None and not final.ensemble
+    return format_value(trial.value, trial.standard_error) if trial and own else "-"
 
 
 def _cell(name: str, row: Mapping[str, Any], format: str) -> str:

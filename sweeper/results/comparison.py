@@ -10,7 +10,8 @@ from sweeper.results.columns import value
 from sweeper.space.compare import identity_difference
 from sweeper.store import records, study_file
 from sweeper.store.paths import StudyFolder
-from sweeper.store.ranking import Ranking
+from sweeper.store.ranking import Ranking, tied
+from sweeper.store.studies import StudyStatus
 from sweeper.text import format_value
 from sweeper.trial import TrialResult
 
@@ -152,6 +153,19 @@ def comparison(*studies: StudyFolder) -> Comparison:
                 help=f"sweep leaderboard {side.study.name} --by {first} ranks it by the other's metric",
             )
     return made
+
+
+def headline(standings: Sequence[StudyStatus]) -> str:
+    """Return a sentence on which study is ahead, with the best values."""
+    known = sorted((one for one in standings if one.best), key=lambda one: -one.best.oriented if one.best else 0.0)
+    if not known:
+        return "No trial of these studies has completed yet."
+    tops = [(one.study, one.best) for one in known if one.best]
+    parts = ", ".join(f"{study.name} {format_value(top.value, top.standard_error)}" for study, top in tops)
+    if len(known) == 1:
+        return f"Only {known[0].study.name} has a completed trial: {known[0].metric} {parts} on val."
+    even = tops[0][1].value == tops[1][1].value or tied(tops[0], tops[1])
+    return f"{'No study' if even else tops[0][0].name} is ahead by {known[0].metric} on val: {parts}."
 
 
 def _after(count: int, values: Sequence[float | None]) -> str:

@@ -22,7 +22,7 @@ from sweeper.space.compare import opened
 from sweeper.store import jsonfile, paths, records, studies, study_file
 from sweeper.store.importance import Importance
 from sweeper.store.paths import StudyFolder
-from sweeper.store.ranking import Ranking, parameter_names, tied
+from sweeper.store.ranking import Ranking, parameter_names
 from sweeper.store.studies import StudyStatus
 from sweeper.text import redacted
 from sweeper.trial import TrialResult
@@ -87,7 +87,7 @@ def compare(found: Sequence[StudyFolder], output: Path | None = None) -> Report:
     *_, (_, headers, winners) = made.tables()
     parts = {
         "names": [study.name for study in found],
-        "answer": made.caution or _compared(standings),
+        "answer": made.caution or comparison.headline(standings),
         "overview": [[one.study.name, *_overview(one)] for one in standings],
         "reports": [(s.name, os.path.relpath(s.report, path.parent)) for s in found if s.report.exists()],
         "differences": others,
@@ -98,19 +98,6 @@ def compare(found: Sequence[StudyFolder], output: Path | None = None) -> Report:
     }
     files.write_text(path, rendered("comparison.html.j2", parts, {}))
     return Report(path, (), ())
-
-
-def _compared(standings: Sequence[StudyStatus]) -> str:
-    """Return a sentence on which study is ahead, with the best values."""
-    known = sorted((one for one in standings if one.best), key=lambda one: -one.best.oriented if one.best else 0.0)
-    if not known:
-        return "No trial of these studies has completed yet."
-    tops = [(one.study, one.best) for one in known if one.best]
-    parts = ", ".join(f"{study.name} {text.format_value(top.value, top.standard_error)}" for study, top in tops)
-    if len(known) == 1:
-        return f"Only {known[0].study.name} has a completed trial: {known[0].metric} {parts} on val."
-    even = tops[0][1].value == tops[1][1].value or tied(tops[0], tops[1])
-    return f"{'No study' if even else tops[0][0].name} is ahead by {known[0].metric} on val: {parts}."
 
 
 def _overview(one: StudyStatus) -> list[str]:

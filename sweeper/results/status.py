@@ -19,7 +19,7 @@ from sweeper.space.compare import opened
 from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import parameter_names
-from sweeper.store.studies import FinalRun, StudyStatus, status_of, studies
+from sweeper.store.studies import FinalRun, StudyStatus, newest, status_of, studies
 from sweeper.system import gpu_processes
 from sweeper.text import relative_path
 from sweeper.trial import Ensemble, Job, RunningTrial, RunningTrials, State, TrialResult
@@ -47,8 +47,10 @@ def status(one: StudyStatus) -> Iterator[str]:
         yield f"best     {best(one.best)}"
     if said := confirmation(one):
         yield f"winner   {said}"
+    latest = newest(one.finals) if len(one.finals) > 1 else None
     for final in one.finals:
         unfinished = "" if final.is_packed else " (not finished)"
+        unfinished += " (used by sweep predict)" if final is latest else ""
         of = f" of {final.ensemble.name}" if final.ensemble else ""
         yield f"final {final.number}  {relative_path(final.folder.root)}{of}{unfinished}{_scored(final)}"
     if used := spent(one):

@@ -33,6 +33,7 @@ from trainers.support.text import brief, did_you_mean, visible
 
 __all__ = ["Budget", "Search", "StudySpec", "read", "recipe_yaml"]
 
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods")
 LARGEST, DEEPEST, MOST = 1 << 20, 30, 20_000  # bytes of a file, levels of nesting, keys and values
 Place = Callable[[int, int], str]
 """Formats a place from a line and a column, both counted from 1."""
@@ -127,6 +128,9 @@ def _budget(file: StudyFile, tree: Node, train: Node) -> Budget:
 
 # ---------------------------------------------------------------------------------------- YAML -> tree
 def _text(path: Path) -> str:
+    if path.suffix.lower() in SPREADSHEETS and path.is_file():
+        advice = "save its sheet as CSV (UTF-8), and name that file"
+        raise UserError("a spreadsheet, not a search space", where=str(path), help=advice)
     try:
         raw = _bytes(path)
     except FileNotFoundError:
@@ -195,6 +199,8 @@ def _refuse_text(error: MarkedYAMLError, place: Place) -> NoReturn:
         remedy = "a second colon on the line: put quotes around the value, or check the indentation"
         raise UserError("a colon in the wrong place for YAML", where=where, help=remedy) from None
     remedy = next((text for start, text in _MEND.items() if problem.startswith(start)), "")
+    if problem.endswith(("got '['", "got '{'")):
+        remedy = "a space after a colon, or a comma, is missing"
     context = f" {error.context}" if error.context and error.problem else ""
     raise UserError(f"not YAML: {problem}{context}", where=where, help=remedy) from None
 

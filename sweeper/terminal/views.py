@@ -117,6 +117,7 @@ class Live(Lines):
         self._drawn = 0.0  # time of the last frame
         self._shown: object = None  # the content of the last frame
         self._news = 0  # number of updates so far
+        self._closed = False  # other observers, which close later, may still write lines
 
     @property
     def gone(self) -> bool:
@@ -142,10 +143,13 @@ class Live(Lines):
     def closed(self, _closing: Closing) -> None:
         self._screen.draw(self._frame())
         self._screen.close()
+        self._closed = True
 
     def _show(self, *, new: bool = True) -> None:
         """Draw updates, at most FRAMES times per second; the rest is drawn with the next update."""
         self._news += new
+        if self._closed:
+            return
         shows = self._news, [(row.at, row.loads) for row in self._board.rows.values()], self._screen.size
         now = time.monotonic()
         if shows != self._shown and now - self._drawn >= 1 / FRAMES:

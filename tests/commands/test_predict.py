@@ -74,6 +74,29 @@ def test_what_cannot_be_read_is_named_and_the_exit_code_is_1(here):
     assert 0 < float(row["colour probability"]) <= 1
 
 
+@pytest.mark.parametrize(
+    "made", ["photos/test000.png", "names.txt", "mlruns/studies/question/trials/0000/model.safetensors"]
+)
+def test_a_csv_overwrites_nothing_that_is_read(here, made):
+    (here / "names.txt").write_text("photos/test000.png\n")
+    before = (here / made).read_bytes()
+    ended = sweep(here, "predict", "question/0", "names.txt", "photos", "--csv", made)
+    assert ended.returncode == 2
+    assert "--csv would overwrite a file that is read here" in ended.stderr
+    assert (here / made).read_bytes() == before
+
+
+def test_a_csv_goes_into_a_pipe_and_to_the_target_of_a_link(here):
+    (here / "link.csv").symlink_to("target.csv")
+    (here / "target.csv").write_text("before")
+    words = ("predict", "question/0", "photos/test000.png", "--csv")
+    written = really(here, *words, "/dev/stdout").stdout
+    assert written.splitlines()[0] == "path,colour,colour probability,place,place probability"
+    assert really(here, *words, "link.csv").returncode == 0
+    assert (here / "link.csv").is_symlink()
+    assert written.startswith((here / "target.csv").read_text())
+
+
 def test_a_table_shows_an_image_on_a_line_and_top_the_likeliest_classes(here):
     ended = really(here, "predict", "question", "photos/test000.png", "--top", "2")
     header, line = ended.stdout.splitlines()
@@ -135,6 +158,7 @@ def test_a_model_is_found_by_study_trial_folder_and_file(here):
         ("question/9", "the nearest are 0, 1"),
         ("absent.safetensors", "check the path, or name a study"),
         ("photos", "give a study, STUDY/TRIAL, the folder of a run, or a model file"),
+        ("photos/test000.png", "the model comes before the images: sweep predict MODEL IMAGES"),
     ],
 )
 def test_a_word_that_is_no_model_is_answered_with_the_nearest(here, word, help):
@@ -173,9 +197,13 @@ def test_folders_lists_and_tables_are_read(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "list.txt").write_text("3.jpg\n\na/1.jpg\n")
     (tmp_path / "list.csv").write_text("id;path\n7;a/b/2.PNG\n")
-    words = [str(tmp_path / name) for name in ("a", "list.txt", "list.csv", "3.jpg")]
-    found = [path.relative_to(tmp_path).as_posix() for path in image_files.listed(words).paths]
-    assert found == ["a/1.jpg", "a/b/2.PNG", "3.jpg", "a/1.jpg", "a/b/2.PNG", "3.jpg"]
+    (tmp_path / "people.csv").write_text("Nr,Bild\n1000,3.jpg\n1001,a/1.jpg\n")
+    words = [str(tmp_path / name) for name in ("a", "list.txt", "list.csv", "people.csv", "3.jpg")]
+    listed = image_files.listed(words)
+    found = [path.relative_to(tmp_path).as_posix() for path in listed.paths]
+    assert found == ["a/1.jpg", "a/b/2.PNG", "3.jpg", "a/1.jpg", "a/b/2.PNG", "3.jpg", "a/1.jpg", "3.jpg"]
+    rows = [{"id": "7", "path": "a/b/2.PNG"}, {"Nr": "1000", "Bild": "3.jpg"}, {"Nr": "1001", "Bild": "a/1.jpg"}]
+    assert listed.cells == [{}, {}, {}, {}, *rows, {}]
 
 
 def test_pictures_that_cannot_be_read_are_left_out_of_a_folder_and_named(tmp_path):
@@ -193,7 +221,8 @@ def test_pictures_that_cannot_be_read_are_left_out_of_a_folder_and_named(tmp_pat
         ("absent.jpg", None, "there is no such file or folder"),
         ("empty", "", "there are no images"),
         ("absent.txt", None, "cannot be read"),
-        ("a.csv", "image,label\na.jpg,1\n", "no column 'path'"),
+        ("a.csv", "image,label\na,1\n", "no column 'path'"),
+        ("c.csv", "front,back\na.jpg,b.jpg\n", "no column 'path'"),
         ("a.txt", "\n\n", "there are no images"),
         ("b.txt", b"\xff\xfe\x00", "not UTF-8"),
     ],

@@ -66,6 +66,14 @@ def test_an_id_is_a_path_a_file_its_stem_or_its_number(paths, ids):
     assert sample.order(ids, paths, LIKE) == [1, 0]
 
 
+def test_an_id_may_be_a_cell_of_the_row_of_an_image():
+    cells = [{"Nr": "7", "Bild": "a.jpg", "set": "x"}, {"Nr": "8", "Bild": "b.jpg", "set": "x"}]
+    assert sample.order(["8", "7"], ["a.jpg", "b.jpg"], LIKE, cells) == [1, 0]
+    with pytest.raises(DataError) as caught:
+        sample.order(["8", "9"], ["a.jpg", "b.jpg"], LIKE, cells)
+    assert [fault.what for fault in caught.value.faults] == ["1 id has no image: 9", "1 image has no id: a.jpg"]
+
+
 def test_ids_without_image_and_images_without_id_are_counted_and_named():
     paths = [f"a/{number}.jpg" for number in range(9)]
     with pytest.raises(DataError) as caught:

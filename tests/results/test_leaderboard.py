@@ -265,6 +265,11 @@ def test_two_open_values_are_crossed_and_what_no_trial_tried_is_empty():
     ]
 
 
+def test_fractions_have_three_digits_unless_two_would_be_equal():
+    results = [at(0, 0.7, lr=0.0012345678, gamma=0.50001), at(1, 0.8, lr=0.01, gamma=0.50002)]
+    assert leaderboard.cross(results, "lr", "gamma").labels == (("0.00123", "0.01"), ("0.50001", "0.50002"))
+
+
 def test_a_cell_is_the_mean_over_the_only_third_open_value_and_the_title_says_so():
     results = [at(n, value, loss="dice", balanced_sampling=0, seed=n) for n, value in enumerate([0.6, 0.7, 0.8])]
     made = leaderboard.cross(results, "loss", "balanced_sampling")
@@ -330,7 +335,10 @@ def head_depth(folder: Path, **changes: str) -> list[str]:
     assert (document["rows"]["name"], document["columns"]["values"]) == ("backbone", ["0", "2", "4"])
     assert [cell["state"] for row in document["cells"] for cell in row] == ["COMPLETE"] * 9
     assert "did you mean 'head.layers'?" in sweep(folder, "leaderboard", "--cross", "backbone", "head.layer").stderr
-    return crossed.splitlines()
+    title, *lines = crossed.splitlines()
+    as_csv = sweep(folder, "leaderboard", "--cross", "backbone", "head.layers", "--csv").stdout.splitlines()
+    assert as_csv == [",".join(line.split()) for line in lines]
+    return [title, *lines]
 
 
 def judge(lines: list[str]) -> None:

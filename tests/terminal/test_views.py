@@ -283,6 +283,19 @@ def test_nothing_is_written_while_nothing_is_new(terminal, monkeypatch):
     assert "done" not in row  # the line below, which is the same
 
 
+def test_a_line_after_the_end_has_no_frame_below_it(terminal, monkeypatch):
+    stream, read = terminal
+    monkeypatch.setattr(views, "FRAMES", math.inf)
+    view = views.choose(stream, where=["files: here"])
+    view.started(job(STUDY, 4), "cpu")
+    view.closed(Closing("INTERRUPTED"))
+    assert read().endswith("\n")
+    view.note("MLflow still lacks a part")
+    written = read().replace("\r", "")
+    assert written.endswith("MLflow still lacks a part\n")
+    assert "files: here" not in written
+
+
 def test_news_that_come_too_fast_are_shown_with_the_next_look(terminal):
     stream, read = terminal
     view = views.choose(stream)

@@ -29,6 +29,7 @@ SEVERAL = "holds several answers separated by"
 SEPARATORS_OF_ANSWERS = ("|", ";", ",")
 DEFAULT = DataConfig(root="")
 NUMBER = re.compile(r"[$€£¥]? ?[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)? ?([$€£¥%]|EUR|USD|GBP)?")
+PRICE = re.compile(r"[$€£¥]? ?[+-]?[0-9]+,[0-9]{2} ?([$€£¥%]|EUR|USD|GBP)?")  # two decimals, as answers rarely are
 DATE = re.compile(
     r"([0-9]{4}([-/.])[0-9]{1,2}(\2[0-9]{1,2})?|[0-9]{1,2}([-/.])[0-9]{1,2}\4([0-9]{4}|[0-9]{2}))([T ].*)?"
 )
@@ -210,11 +211,16 @@ def instead_of_path(sheet: Sheet) -> str:
     first = "the first line must name the columns: path,split,<category>,..."
     if any(cell.lower().endswith(EXTENSIONS) for cell in sheet.header):
         return f"the first line is already an image: put the column names above it, {first.partition(': ')[2]}"
-    held = [name for name in sheet.header if name and _holds_paths(sheet, name)]
+    held = path_columns(sheet)
     named = [name for name in sheet.header if re.sub("[^a-z]", "", name.lower()) in PATHS]
     near = difflib.get_close_matches("path", sheet.header, 1)
     meant = next(iter((*held, *named, *near)), None)
     return first if meant is None else f"if {meant!r} holds the paths, write data: {{path: {word(meant)}}}"
+
+
+def path_columns(sheet: Sheet) -> list[str]:
+    """Return the columns most of whose first cells end like images."""
+    return [name for name in sheet.header if name and _holds_paths(sheet, name)]
 
 
 def _holds_paths(sheet: Sheet, name: str) -> bool:
@@ -254,7 +260,7 @@ def _sets(given: Mapping[str, int]) -> str:
     for separator in SEPARATORS_OF_ANSWERS:
         joint = {value: cells.answers(value, separator) for value in values if separator in value}
         joint = {value: parts for value, parts in joint.items() if len(parts) > 1}
-        if not joint:
+        if not joint or all(map(PRICE.fullmatch, values)):
             continue
         parts = {part for those in joint.values() for part in those}
         alone = values - joint.keys()

@@ -260,6 +260,13 @@ DIALECTS: dict[str, Dialect] = {
         first={"region": "NA"},
     ),
     # ------------------------------------------------------------------------------------------ several answers
+    "prices_with_a_comma": Dialect(
+        **table(
+            "path;split;kind;price\n"
+            + cycle("{k}.jpg;{s};{a};{b}", s=SPLITS, a=KINDS, b=("19,90", "24,50", "10,24", "19,24", "24,90"))
+        ),
+        fault="'price' has 5 values in 12 rows, numbers such as '10,24'",
+    ),
     "tags_undeclared": Dialect(**table(TAGS), fault="'material' holds several answers separated by |"),
     "tags": Dialect(**table(TAGS, multi=["material"]), categories=MATERIAL, first={"material": {"cotton", "silk"}}),
     "tags_one_by_one": Dialect(**table(TAGS, multi=["kind"], ignore=["material"]), fault="'kind' is in data.multi"),
