@@ -38,7 +38,7 @@ def jobs(place: Path, photos: DataConfig, cache: Path) -> list[Job]:
 
 def trained(executor: Local, waiting: list[Job]) -> list[list[dict[str, object]]]:
     """The epochs of each job, without what a clock or the machine's load says."""
-    found: dict[int, list[dict[str, object]]] = {job.trial: [] for job in waiting}
+    found: dict[str, list[dict[str, object]]] = {job.key: [] for job in waiting}
     ended = 0
     while ended < len(found):
         while waiting and executor.free():
@@ -53,7 +53,7 @@ def trained(executor: Local, waiting: list[Job]) -> list[list[dict[str, object]]
         elif isinstance(message, Done):
             ended += 1
     executor.close()
-    return [found[number] for number in sorted(found)]
+    return [found[key] for key in sorted(found)]
 
 
 @pytest.mark.slow

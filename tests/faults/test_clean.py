@@ -175,7 +175,7 @@ def test_clean_makes_room_for_a_sweep_that_waits(tmp_path, garments, reference, 
         lab = make(tmp_path / "lab", garments, env=env, trials=6)
         running = lab.begin("--no-mlflow")
         assert running.until("trial 4 (done|pruned)")
-        fill(disk, leaving=16_000_000)
+        fill(disk, leaving=32_000_000)
         assert running.until("^disk full: ")
         assert lab.sweep("clean", "--yes").code == 0
         assert running.until("continuing")
