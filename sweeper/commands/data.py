@@ -89,7 +89,7 @@ def lines(checked: Checked, path: Path, *, every: bool = False) -> Iterator[str]
         yield f"in a search space: data: {_flow(checked.data.model_dump(mode='json', exclude_unset=True))}"
     yield from checked.summary.lines(columns())
     yield from (f"fault  {line(fault)}" for fault in found.faults)
-    if is_data(path) and found.faults:
+    if is_data(path) and found.faults and checked.data.layout == "table":
         yield f"help   {ON_COMMAND_LINE}"
     shown = [(note, 1) for note in found.notes] if every else kinds
     yield from (f"note   {line(note)}{': --all lists them' if count > 1 else ''}" for note, count in shown)

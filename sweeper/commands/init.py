@@ -191,7 +191,7 @@ def _starter(path: Path, target: Path, wishes: Wishes, *, summarize: bool) -> St
     if checked.found.faults:
         faults = checked.found.faults
         first = f"{faults[0].help}; " if len(faults) == 1 and faults[0].help else ""
-        raise DataError(faults, help=f"{first}{data.ON_COMMAND_LINE}")
+        raise DataError(faults, help=f"{first}{data.ON_COMMAND_LINE}" if config.layout == "table" else "")
     table = checked.found.table
     metric = _metric(wishes.metric, table)
     home = devices.slots(wishes.devices)[0]

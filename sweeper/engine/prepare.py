@@ -388,11 +388,12 @@ def _planned(
     def timed(recipes: Sequence["Recipe"]) -> Sequence[Mapping[str, Any]]:
         what = text.counted(len(recipes), "network")
         sizes = " or ".join(dict.fromkeys(str(recipe.train.image_size) for recipe in recipes))
-        took = text.format_duration((planner.TIMED_S + planner.OTHER_S) * len(recipes))
+        seconds = planner.timed_seconds(spec)
+        took = text.format_duration((seconds + planner.OTHER_S) * len(recipes))
         aside = f"about {took}, not counted as hours"
         output.print_message(f"timing a few steps of {what} at {sizes} px on {slots[0].home} ({aside})")
         files = [file.path for file in spec.extensions]
-        return timing.measure(recipes, table.categories, slots, files, seconds=planner.TIMED_S)
+        return timing.measure(recipes, table.categories, slots, files, seconds=seconds)
 
     return Planner(spec, space, table, slots, retrains, timed).plan()
 

@@ -30,7 +30,8 @@ TRIAL_S = 5.0  # seconds of a trial besides its epochs
 MARGIN = 1.1  # factor on times: steps on random images are a little faster than real ones
 STEP = 32  # pixels between two sizes
 LEAST = 2  # lowest size and epochs: the preset's, divided by this
-TIMED_S = 10.0  # seconds for which a network is timed: on a shared machine, 2 s are off by up to a fifth
+TIMED_S = 2.0, 10.0  # least and most seconds for which a network is timed: on a shared machine, 2 are off by a fifth
+TIMED_SHARE = 0.01  # of the hours, between these
 OTHER_S = 2.0  # seconds of a network's other steps while it is timed; the rest is the start of the process
 RESERVE = 1.05  # factor on the minimal hours in advice to the user
 
@@ -168,6 +169,12 @@ def after(spec: "StudySpec", slots: int) -> dict[str, Any]:
     return {"repeats": confirm.trainings(slots), "share": confirm.share} if confirm else {"repeats": 0}
 
 
+def timed_seconds(spec: "StudySpec") -> float:
+    """Return the seconds for which each network is timed."""
+    least, most = TIMED_S
+    return min(most, max(least, TIMED_SHARE * 3600 * (spec.budget.hours or 0.0)))
+
+
 @dataclass
 class Planner:
     """Chooses among the shapes that a study may have on `slots`; `timed` measures recipes on the first of them."""
@@ -201,7 +208,8 @@ class Planner:
         recipes = [_sized(recipe, size) for recipe in self.recipes]
         began = time.monotonic()
         answers = self.timed(recipes)
-        self.start = max(TRIAL_S, time.monotonic() - began - (TIMED_S + OTHER_S) * len(recipes))
+        aside = (timed_seconds(self.spec) + OTHER_S) * len(recipes)
+        self.start = max(TRIAL_S, time.monotonic() - began - aside)
         for recipe, known, answer in zip(recipes, self.paces, answers, strict=True):
             side = max(recipe.train.input_size)
             speeds = answer["train_images_per_second"], answer["val_images_per_second"]

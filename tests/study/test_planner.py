@@ -128,6 +128,11 @@ def test_where_not_even_two_fit_the_default_is_trained_once_on_all_images(photo,
     assert not plan.model_copy(update={"hours": 10}).once
 
 
+@pytest.mark.parametrize(("hours", "seconds"), [(0.01, 2.0), (0.1, 3.6), (0.5, 10.0), (8, 10.0)])
+def test_networks_are_timed_for_a_hundredth_of_the_hours_within_bounds(photo, hours, seconds):
+    assert planner.timed_seconds(made(photo, hours).spec) == pytest.approx(seconds)
+
+
 def test_slots_work_side_by_side(photo):
     one, two = made(photo, 3).plan(), made(photo, 3, slots=2).plan()
     assert two.trials == 2 * two.rounds

@@ -1,6 +1,7 @@
 """Errors for the user: one exception, with the place, the finding and the remedy."""
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,17 @@ class Fault:
 
 
 def folded(found: Iterable[tuple[Hashable, Fault]]) -> Iterator[Fault]:
-    """Yield faults, given with their causes, merged per cause and file if they are identical or many."""
+    """Yield faults, given with their causes, merged per cause and file if they are identical or many, and per cause
+    if there are many files.
+    """
     groups: dict[tuple[Hashable, str], list[Fault]] = {}
     for cause, fault in found:
         groups.setdefault((cause, re.sub(r"(:|, row )\d+$", "", fault.where)), []).append(fault)
+    files = Counter(cause for cause, _ in groups)
+    for cause in [cause for cause, count in files.items() if count > FEW]:
+        those = [groups.pop(key) for key in list(groups) if key[0] == cause]
+        first, count = those[0][0], sum(map(len, those))
+        yield Fault(first.where, f"{first.what}, like {count - 1} others", first.help)
     for (_, file), faults in groups.items():
         first, alike = faults[0], len({fault.what for fault in faults}) == 1
         if len(faults) > (1 if alike else FEW):
