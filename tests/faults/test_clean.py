@@ -170,17 +170,17 @@ def test_only_what_no_study_uses_goes_from_the_cache_and_no_link_is_followed(don
 @pytest.mark.many
 def test_clean_makes_room_for_a_sweep_that_waits(tmp_path, garments, reference, case):
     """The very command that the pause names, on the full disk, while the sweep waits."""
-    with small(tmp_path / "disk", 96) as disk:
+    with small(tmp_path / "disk", 160) as disk:
         env = {"SWEEP_HOME": str(disk / "mlruns"), "SWEEP_FAKE_BYTES": "6000000", "SWEEP_FAKE_SECONDS": "0.2"}
-        lab = make(tmp_path / "lab", garments, env=env, trials=6)
+        lab = make(tmp_path / "lab", garments, env=env, trials=10)
         running = lab.begin("--no-mlflow")
-        assert running.until("trial 4 (done|pruned)")
-        fill(disk, leaving=32_000_000)
+        assert running.until("trial 8 (done|pruned)")
+        fill(disk)
         assert running.until("^disk full: ")
         assert lab.sweep("clean", "--yes").code == 0
         assert running.until("continuing")
         ended = running.end()
-        check(case, lab, ended=ended, last=LAST, same_as=reference(trials=6), mlflow=False)
+        check(case, lab, ended=ended, last=LAST, same_as=reference(trials=10), mlflow=False)
 
 
 def test_clean_without_a_study_has_nothing_to_say(tmp_path):
