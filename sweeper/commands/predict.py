@@ -52,7 +52,9 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
     if options.csv and options.csv.is_dir():
         raise UserError("--csv needs a file, but this is a folder", where=str(options.csv), help="add a file name")
     model, files = find.find(word), image_files.listed(images)
-    _refuse_overwriting(options, [model.path, *map(Path, images), *map(Path, files.paths)])
+    if options.csv:
+        read = [model.path, *map(Path, images), *files.paths, *([options.boxes] if options.boxes else [])]
+        image_files.refuse_overwriting("--csv", options.csv, read)
     boxes = image_files.boxes(options.boxes) if options.boxes else {}
     asked = list(image_files.with_boxes(files.paths, boxes))
     for line in (*files.left_out, f"model: {model.words}"):
@@ -67,13 +69,6 @@ def run(word: str, images: Sequence[str], options: Options) -> Predicted:
     if predicted.unreadable:
         print_message(f"left out: {counted(len(predicted.unreadable), 'image')} of {len(asked)}")
     return predicted
-
-
-def _refuse_overwriting(options: Options, read: Sequence[Path]) -> None:
-    """Raise UserError if the CSV would replace a file that is read."""
-    made, inputs = options.csv, [*read, *([options.boxes] if options.boxes else [])]
-    if made and made.is_file() and any(path.exists() and path.samefile(made) for path in inputs):
-        raise UserError("--csv would overwrite a file that is read here", where=str(made), help="choose another name")
 
 
 def _collect(predicted: Predicted, answers: Iterator[dict[str, Any]], total: int, options: Options) -> None:

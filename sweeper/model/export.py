@@ -14,7 +14,7 @@ from typing import Any
 
 from sweeper import text
 from sweeper.errors import EnvironmentFault, UserError
-from sweeper.model import process, sample, serving
+from sweeper.model import image_files, process, sample, serving
 from sweeper.model.find import FoundModel
 from sweeper.store.paths import RunFolder
 from sweeper.terminal.output import print_message
@@ -150,7 +150,10 @@ def filled(model: FoundModel, images: Sequence[str], like: Path, output: Path | 
         raise UserError("--output needs a file here, but this is a folder", where=str(place), help="add a file name")
     if place.exists() and place.samefile(like):
         raise UserError("--output would overwrite the sample itself", where=str(place), help="choose another name")
-    count = sample.fill(model, sample.asked(model, images), like, place, device)
+    wanted = sample.asked(model, images)
+    read = [model.path, *map(Path, images), *(Path(path) for path, _ in wanted.images)]
+    image_files.refuse_overwriting("--output", place, read)
+    count = sample.fill(model, wanted, like, place, device)
     return Exported(
         "csv", model, (place.absolute(),), f"{count} rows, as in {text.relative_path(like)}", {"rows": count}
     )

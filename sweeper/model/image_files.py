@@ -1,7 +1,7 @@
 """Images named on the command line (files, folders, lists of paths), and their boxes."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +52,13 @@ def listed(words: Sequence[str]) -> ImageFiles:
     if not found.paths:
         raise UserError("there are no images", where=" ".join(words), help="; ".join(found.left_out))
     return found
+
+
+def refuse_overwriting(option: str, made: Path, read: Iterable[Path]) -> None:
+    """Raise UserError if the file that `option` names is one of those that are read."""
+    if made.is_file() and any(path.exists() and path.samefile(made) for path in read):
+        what = f"{option} would overwrite a file that is read here"
+        raise UserError(what, where=str(made), help="choose another name")
 
 
 def path_of(word: str) -> Path:

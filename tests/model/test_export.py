@@ -206,6 +206,24 @@ def test_a_sample_with_other_ids_is_refused_and_nothing_is_written(here):
     assert not (here / "question.csv").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ids_of_a_table_name_its_images_and_the_table_is_not_overwritten(here):
+    table = "Nr;Bild\n7;photos/test001.png\n8;photos/test000.png\n"
+    (here / "test.csv").write_text(table)
+    (here / "sample.csv").write_text("Nr,place\n8,low\n7,low\n")
+    words = ("question", "test.csv", "--format", "csv", "--like", "sample.csv", "--output")
+    exported(here, *words, "mine.csv")
+    rows = list(csv.DictReader((here / "mine.csv").read_text().splitlines()))
+    (answer, _) = predicted(here, "question", "photos/test000.png")["place"]
+    assert [row["Nr"] for row in rows] == ["8", "7"]
+    assert rows[0]["place"] == answer
+    ended = really(here, "export", *words, "test.csv")
+    assert ended.returncode == 2
+    assert "--output would overwrite a file that is read here" in ended.stderr
+    assert (here / "test.csv").read_text() == table
+
+
 # ------------------------------------------------------------------------------------------ MLflow
 def answered(port: int, body: dict[str, object]) -> list[dict[str, object]]:
     """What a served model says."""
