@@ -189,7 +189,7 @@ def export(
     elif wanted == "mlflow":
         made = export.mlflow_model(found, output)
     else:
-        print_message(f"exporting to {wanted}, and comparing its answers with the model's (half a minute)")
+        print_message(f"exporting to {wanted}, and comparing its answers with the model's")
         made = export.program(found, wanted, output)
     print_message(made.note)
     lines = [*(text.relative_path(path) for path in made.files), *filter(None, [made.more.get("address")])]

@@ -113,15 +113,11 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a study would try and cost. Trains nothing."""
-    from sweeper.commands import data, init, plan
+    from sweeper.commands import init, plan
     from sweeper.engine.options import Options
 
     options = Options(tuple(sets or ()), trials, hours, devices, slot_count(slots))
-    if data.is_data(space):
-        space = init.for_run(space, options, weights)
-    elif weights:
-        options = init.with_weights(space, options, weights)
-    made = plan.plan(space, options)
+    made = plan.plan(*init.resolved(space, options, weights))
     answer(made.document() if as_json else plan.lines(made))
 
 
@@ -160,7 +156,7 @@ def run(
     ] = "text",
 ) -> None:
     """Start the study of a search space, or resume it."""
-    from sweeper.commands import data, init, run
+    from sweeper.commands import init, run
     from sweeper.engine.options import Options
 
     options = Options(
@@ -176,12 +172,9 @@ def run(
         then_best=then_best,
         log_format=one_of(log_format, ("text", "json"), "--log-format"),
     )
-    if data.is_data(space):
-        space = init.for_run(space, options, weights)
-    elif weights:
-        options = init.with_weights(space, options, weights)
+    space, options = init.resolved(space, options, weights)
     session = run.session(space, options)
-    if code := run.train(session).exit_code:
+    if code := run.run(session).exit_code:
         raise typer.Exit(code)
     if final := run.final(session.prepared, options):
         from sweeper.terminal import events

@@ -94,6 +94,13 @@ def target_for(path: Path) -> Path:
     return Path(f"{name}.yaml")
 
 
+def resolved(path: Path, options: Options, weights: str | None) -> tuple[Path, Options]:
+    """Return the search space to run or plan, written first for a data set, and the options with these weights."""
+    if data.is_data(path):
+        return for_run(path, options, weights), options
+    return path, with_weights(path, options, weights) if weights else options
+
+
 def for_run(path: Path, options: Options, weights: str | None) -> Path:
     """Return the search space for a data set given to `sweep run`: the one written before, or a new one."""
     target = target_for(path)

@@ -33,17 +33,11 @@ if TYPE_CHECKING:
 TOP = 3  # trials of the leaderboard to show at the end
 
 
-def run(path: Path, options: Options) -> "SessionEnd":
-    """Start or resume the study of the file at `path` and run it until its budget is spent or a signal arrives.
-
-    Every problem that can be found in advance is raised before the first trial exists. However the session ends,
-    stderr then shows the status, the location of the files, and how to continue.
-    """
-    return train(session(path, options))
-
-
 def session(path: Path, options: Options) -> Session:
-    """Return the session of the study of the file at `path`, checked and with its images decoded."""
+    """Return the session that starts or resumes the study of the file at `path`, with its images decoded.
+
+    Every problem that can be found in advance is raised here, before the first trial exists.
+    """
     options.check()
     command = options.command(path)
     prepared = prepare(path, options)
@@ -59,8 +53,11 @@ def session(path: Path, options: Options) -> Session:
     return Session(prepared, options, partial(make_executor, prepared, options), command, heading)
 
 
-def train(session: Session) -> SessionEnd:
-    """Run a session as in `run`, with the confirmation that its file requests."""
+def run(session: Session) -> SessionEnd:
+    """Run a session until the budget is spent or a signal arrives, then the confirmation that its file requests.
+
+    However it ends, stderr then shows the status, the location of the files, and how to continue.
+    """
     from sweeper.executors import inline
 
     prepared = session.prepared

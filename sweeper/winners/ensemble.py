@@ -86,9 +86,10 @@ def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Wi
     """
     study = chosen.best.study
     known = [one for one in studies.finals(study) if one.members]
+    present = [final.current(one) for one in chosen.members] if known else []
     for one in reversed(known):
         job = records.read_config(one.folder)
-        if job and job.ensemble and _is_of(job.ensemble, chosen) and not (one.done and again):
+        if job and job.ensemble and _is_of(job.ensemble, chosen, present) and not (one.done and again):
             places = {study.final(m.final): one for m, one in zip(job.ensemble.members, chosen.members, strict=True)}
             return job.model_copy(update={"folder": one.folder.root, "cache": paths.cache()}), places
     for one in known:
@@ -100,11 +101,11 @@ def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Wi
     return job, made
 
 
-def _is_of(ensemble: Ensemble, chosen: Selection) -> bool:
-    """True if it combines the present final models of these members, in these shares."""
-    known = [(one.trial, one.seed, one.final) for one in ensemble.members]
-    wanted = [(one.result.number, one.seed, final.current(one)) for one in chosen.members]
-    return known == wanted and [one.share for one in ensemble.members] == list(chosen.shares)
+def _is_of(ensemble: Ensemble, chosen: Selection, present: Sequence[str | None]) -> bool:
+    """True if it combines the `present` final models of these members, in these shares."""
+    known = [(one.trial, one.seed, one.final, one.share) for one in ensemble.members]
+    wanted = zip(chosen.members, present, chosen.shares, strict=True)
+    return known == [(one.result.number, one.seed, name, share) for one, name, share in wanted]
 
 
 def _is_made(folder: RunFolder) -> bool:

@@ -190,7 +190,7 @@ def test_a_small_val_that_judges_nothing_is_not_noted(here: Path):
 def test_a_pruned_winner_has_no_predictions_of_all_folds_and_says_so(here: Path, monkeypatch: pytest.MonkeyPatch):
     """Its retraining is as long as a fold, however far it came."""
     monkeypatch.setenv("SWEEP_TRAINER", "fake")
-    run.run(here / "space.yaml", Options(inline=True, mlflow=False))
+    run.run(run.session(here / "space.yaml", Options(inline=True, mlflow=False)))
     study = StudyFolder.named("question")
     result = records.read_result(study.trial(1))
     assert result

@@ -95,7 +95,7 @@ def test_hours_alone_are_followed_by_the_retraining_unless_it_is_said(tmp_path, 
 )
 def test_a_cluster_is_not_had_together_with_this_process_or_chosen_gpus(here, given, said):
     with pytest.raises(UserError, match=said):
-        run.run(here, given)
+        run.run(run.session(here, given))
     assert Options(ray="host:1", devices="cpu").command(here).endswith("--devices cpu --ray host:1")
 
 
@@ -151,12 +151,12 @@ def test_a_study_that_goes_on_with_other_cores_says_so(here, monkeypatch, capsys
     monkeypatch.setattr(devices, "room", lambda _: {"cpu": 20.0})
     monkeypatch.setattr(devices, "cores", lambda: 2)
     given = Options(("study=cores", "train.backbone=mobilenetv2_100"), trials=2, devices="cpu", mlflow=False)
-    assert run.run(here, given).exit_code == 0
+    assert run.run(run.session(here, given)).exit_code == 0
     assert "devices: cpu, 2 trials on each" in capsys.readouterr().err
     monkeypatch.setattr(devices, "cores", lambda: 1)
-    run.run(here, replace(given, trials=3, slots=2))
+    run.run(run.session(here, replace(given, trials=3, slots=2)))
     assert "trials side by side" not in capsys.readouterr().err
-    assert run.run(here, replace(given, trials=4)).exit_code == 0
+    assert run.run(run.session(here, replace(given, trials=4))).exit_code == 0
     said = "trials side by side: 1, as cores, memory and budget allow; before: 2"
     assert said in capsys.readouterr().err
 
@@ -165,7 +165,7 @@ def test_a_study_that_goes_on_with_other_cores_says_so(here, monkeypatch, capsys
 def test_an_interval_of_checkpoints_that_is_no_number_is_refused_before_a_trial_exists(here, monkeypatch, text):
     monkeypatch.setenv("SWEEP_CHECKPOINT_INTERVAL", text)
     with pytest.raises(EnvironmentFault, match=f"SWEEP_CHECKPOINT_INTERVAL={text} is not a number of seconds"):
-        run.run(here, Options(devices="cpu", mlflow=False))
+        run.run(run.session(here, Options(devices="cpu", mlflow=False)))
     assert not StudyFolder.named("question").study_file.exists()
 
 
@@ -300,7 +300,7 @@ def test_the_size_of_the_cache_follows_the_space(here):
 
 @pytest.mark.process
 def test_a_resumed_study_keeps_the_size_it_began_with(here):
-    run.run(here, Options(inline=True, mlflow=False, trials=1))
+    run.run(run.session(here, Options(inline=True, mlflow=False, trials=1)))
     document = json.loads(StudyFolder.named("question").study_file.read_text())
     document["identity"]["data"]["size"] = 128
     StudyFolder.named("question").study_file.write_text(json.dumps(document))
@@ -309,7 +309,7 @@ def test_a_resumed_study_keeps_the_size_it_began_with(here):
 
 @pytest.mark.process
 def test_every_trial_knows_the_size(here):
-    run.run(here, Options(inline=True, mlflow=False, trials=1))
+    run.run(run.session(here, Options(inline=True, mlflow=False, trials=1)))
     job = records.read_config(StudyFolder.named("question").trial(0))
     assert job
     assert job.recipe.data.size == 64
@@ -332,7 +332,7 @@ def test_images_are_kept_as_jpeg_where_that_is_written_and_what_that_costs_is_sa
 def test_images_that_keep_their_shape_are_decoded_and_trained_on(here, tmp_path, monkeypatch):
     monkeypatch.delenv("SWEEP_TRAINER")
     tall = ("train.image_size={height: 64, width: 48}", "train.fit=pad", "train.epochs=1", "budget.trials=1")
-    run.run(here, Options(tall, inline=True, mlflow=False))
+    run.run(run.session(here, Options(tall, inline=True, mlflow=False)))
     job = records.read_config(StudyFolder.named("question").trial(0))
     assert job
     assert (job.recipe.data.size, job.recipe.train.input_size) == (96, (64, 48))
@@ -373,7 +373,7 @@ def test_what_the_cache_holds_follows_and_is_of_one_kind_in_a_study(here, monkey
 
 @pytest.mark.process
 def test_a_resumed_study_keeps_the_kind_it_began_with(here, monkeypatch):
-    run.run(here, Options(inline=True, mlflow=False, trials=1))
+    run.run(run.session(here, Options(inline=True, mlflow=False, trials=1)))
     monkeypatch.setattr(cache, "SPARE", 2**60)
     assert prepare.prepare(here, Options()).spec.data.cache == "raw"
 
@@ -501,7 +501,7 @@ def test_a_plan_tells_values_samples_and_costs_and_begins_nothing(ground):
 def test_the_samples_of_a_plan_are_the_first_trials_of_the_sweep(here):
     prepared = prepare.prepare(here, Options())
     samples = list(prepared.first_configurations(3))
-    run.run(here, Options(inline=True, mlflow=False))
+    run.run(run.session(here, Options(inline=True, mlflow=False)))
     assert samples == [result.params for result in records.results(StudyFolder.named("question"))]
 
 

@@ -68,7 +68,7 @@ def small_study(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, t
     draw_photos(tmp_path / "photos", train=12, val=6, test=test)
     enter(tmp_path, monkeypatch)
     (tmp_path / "space.yaml").write_text(text)
-    run.run(tmp_path / "space.yaml", PLAIN)
+    run.run(run.session(tmp_path / "space.yaml", PLAIN))
     return StudyFolder.named("question")
 
 
@@ -106,7 +106,7 @@ def test_what_follows_from_other_values_is_not_pinned_by_the_recipe(study, image
     """A larger network's inputs are decoded anew, and are not the smaller images blown up."""
     Path("best.yaml").write_text(winner.recipe(winner.winner(study)))
     options = Options((f"train.image_size={image_size}",), inline=True, mlflow=False)
-    run.run(Path("best.yaml"), options)
+    run.run(run.session(Path("best.yaml"), options))
     job = records.read_config(StudyFolder.named("question-best").trial(0))
     assert job
     assert (job.recipe.data.size, job.recipe.train.image_size) == (decoded, image_size)
@@ -361,7 +361,7 @@ def test_a_first_final_may_have_other_test_images_than_the_search(tmp_path, monk
     study = small_study(TABLE, tmp_path, monkeypatch)
     count = changed(tmp_path / "photos", "added")
     assert exported(study).submission.images == count
-    run.run(tmp_path / "space.yaml", PLAIN)  # and the search goes on
+    run.run(run.session(tmp_path / "space.yaml", PLAIN))  # and the search goes on
 
 
 @pytest.mark.slow
@@ -425,7 +425,7 @@ def test_a_worker_that_dies_in_the_final_is_replaced_once(tmp_path, monkeypatch)
     draw_photos(tmp_path / "photos", train=12, val=6, test=3)
     enter(tmp_path, monkeypatch)
     (tmp_path / "space.yaml").write_text(text)
-    run.run(tmp_path / "space.yaml", Options(mlflow=False))
+    run.run(run.session(tmp_path / "space.yaml", Options(mlflow=False)))
     final = exported(StudyFolder.named("question"))
     assert numbers(final.folder.history) == [1, 2, 3, 4]
 
