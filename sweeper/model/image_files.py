@@ -92,8 +92,9 @@ def _add_table(path: Path, found: ImageFiles) -> None:
 
 def _names(path: Path) -> list[str]:
     """Return the paths in a list: the lines of a text file."""
+    content = _content(path)
     try:
-        lines = _content(path).decode("utf-8-sig").splitlines()
+        lines = content.decode(csv_file.encoding_of(content)[0]).splitlines()
     except UnicodeDecodeError:
         raise UserError("this list is not UTF-8", where=str(path), help="save it as UTF-8") from None
     return [one.strip() for one in lines if one.strip()]

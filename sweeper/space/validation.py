@@ -36,11 +36,10 @@ _MUST = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
 }
-_WHOLE = "write it without a decimal point or quotes; to leave it open, use int or logint"
 _HELP = {
     "bool_type": "YAML 1.2 reads yes, no, on and off as text",
-    "int_from_float": _WHOLE,
-    "int_type": _WHOLE,
+    "int_from_float": "write it without a decimal point or quotes",
+    "int_type": "write it without a decimal point or quotes",
     "string_type": 'put "quotes" around it',
 }
 
@@ -91,7 +90,9 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
         keys = f"its keys are {join_or(fields(model, loc))}"
         raise UserError(f"{name} must be a mapping, found {_shown(at)}", where=at.where, help=keys)
     what = _MUST.get(kind, "").format(**context) or finding["msg"]
-    raise UserError(f"{name} {what}, found {_shown(at)}", where=at.where, help=_remedy(kind, context, model, loc, at))
+    if kind == "literal_error" and any(e["type"] == "dict_type" and e["loc"][:-1] == loc[:-1] for e in found):
+        what += " or a mapping"
+    raise UserError(f"{name} {what}, found {_shown(at)}", where=at.where, help=_remedy(kind, context, model, loc, at, searched=name.startswith("train.")))
 
 
 def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
@@ -143,7 +144,9 @@ def _named(at: Node) -> Node:
     return at.value.get("name", at) if isinstance(at.value, dict) else at
 
 
-def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node) -> str:
+def _remedy(
+    kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node, *, searched: bool
+) -> str:
     if kind == "literal_error":
         known = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         meant = hints.value(str(at.value), known)
@@ -157,8 +160,10 @@ def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc
         return _opened(at)
     if kind == "string_pattern_mismatch" and (name := hints.name(str(at.value))):
         return f"try '{name}'; a name may have a-z, 0-9, _, . and -"
-    if isinstance(at.value, dict) and kind != "string_type":
+    if searched and isinstance(at.value, dict) and kind != "string_type":
         return "to leave a value open, use choice, uniform, loguniform, int or logint"
+    if searched and kind in ("int_type", "int_from_float"):
+        return f"{_HELP[kind]}; to leave it open, use int or logint"
     return _HELP.get(kind, "") or _described(model, loc)
 
 

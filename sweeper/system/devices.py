@@ -220,9 +220,9 @@ def _named(devices: str) -> list[_Device]:
     for word in words:
         if word not in known:
             there = [f"{index}" for index in range(len(ids))] + ["mps"] * _apple() + ["cpu"]
-            raise UserError(f"no device {word!r}", where="--devices", help=f"available: {', '.join(there)}")
+            raise UserError(f"there is no device {word!r}", help=f"available: {', '.join(there)}")
     if not words:
-        raise UserError("no device given", where="--devices", help="for example --devices 0,1 or --devices cpu")
+        raise UserError("no device is given", help="write cpu, or numbers of GPUs such as 0,1")
     return [known[word] for word in dict.fromkeys(words)]
 
 

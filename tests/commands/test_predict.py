@@ -112,6 +112,8 @@ def test_python_reads_studies_and_predicts(here):
     found = sweeper.load_model("question").predict(here / "photos/test000.png")
     assert found["colour"].answer in ("red", "green", "blue")
     assert sum(found["colour"].probabilities.values()) == pytest.approx(1)
+    with pytest.raises(KeyError, match="the model has no category 'color': it has colour, place"):
+        found["color"]
 
 
 def test_importing_sweeper_loads_no_heavy_library():
@@ -196,14 +198,16 @@ def test_folders_lists_and_tables_are_read(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "list.txt").write_text("3.jpg\n\na/1.jpg\n")
+    (tmp_path / "windows.txt").write_text("3.jpg\n", encoding="utf-16")
     (tmp_path / "list.csv").write_text("id;path\n7;a/b/2.PNG\n")
     (tmp_path / "people.csv").write_text("Nr,Bild\n1000,3.jpg\n1001,a/1.jpg\n")
-    words = [str(tmp_path / name) for name in ("a", "list.txt", "list.csv", "people.csv", "3.jpg")]
+    words = [str(tmp_path / name) for name in ("a", "list.txt", "windows.txt", "list.csv", "people.csv", "3.jpg")]
     listed = image_files.listed(words)
     found = [path.relative_to(tmp_path).as_posix() for path in listed.paths]
-    assert found == ["a/1.jpg", "a/b/2.PNG", "3.jpg", "a/1.jpg", "a/b/2.PNG", "3.jpg", "a/1.jpg", "3.jpg"]
+    named = ["3.jpg", "a/1.jpg", "3.jpg", "a/b/2.PNG", "3.jpg", "a/1.jpg", "3.jpg"]
+    assert found == ["a/1.jpg", "a/b/2.PNG", *named]
     rows = [{"id": "7", "path": "a/b/2.PNG"}, {"Nr": "1000", "Bild": "3.jpg"}, {"Nr": "1001", "Bild": "a/1.jpg"}]
-    assert listed.cells == [{}, {}, {}, {}, *rows, {}]
+    assert listed.cells == [{}, {}, {}, {}, {}, *rows, {}]
 
 
 def test_pictures_that_cannot_be_read_are_left_out_of_a_folder_and_named(tmp_path):

@@ -122,7 +122,7 @@ def test_numbers_count_the_visible_gpus_as_torch_does(machine, monkeypatch, visi
 def test_a_number_that_the_environment_hides_is_refused(machine, monkeypatch, visible, named):
     machine(TWO)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with pytest.raises(UserError, match="no device") as raised:
+    with pytest.raises(UserError, match="there is no device") as raised:
         slots(named)
     assert "0, 1, cpu" in raised.value.help
 

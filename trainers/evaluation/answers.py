@@ -49,6 +49,9 @@ class ImagePrediction:
     categories: dict[str, CategoryPrediction]
 
     def __getitem__(self, category: str) -> CategoryPrediction:
+        """Return the prediction of a category. Raises KeyError, with the names of all, if there is none."""
+        if category not in self.categories:
+            raise KeyError(f"the model has no category {category!r}: it has {', '.join(self.categories)}")
         return self.categories[category]
 
 

@@ -62,9 +62,14 @@ class Sheet:
         return self._counts[name]
 
 
+def encoding_of(content: bytes) -> tuple[str, str]:
+    """Return the encoding that the byte order mark of a text names, and its name for users; UTF-8 without one."""
+    return next(((code, words) for mark, code, words in MARKS if content.startswith(mark)), ("utf-8", ""))
+
+
 def parsed(name: str, content: bytes, columns: Collection[str], remarks: Remarks) -> Sheet:
     """Parse the CSV file `name`, which holds `content`, without blank lines. `columns` are some that it may have."""
-    encoding, said = next(((code, words) for mark, code, words in MARKS if content.startswith(mark)), ("utf-8", ""))
+    encoding, said = encoding_of(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
