@@ -40,7 +40,7 @@ def row(hours: str) -> str:
         plan = json.loads((folder / "mlruns/studies/budget/study.json").read_text())["plan"]
     spent, counts = told["spent_seconds"], told["trials"]
     whole = 3600 * float(hours)
-    trials = f"{plan['trials']} of {plan['epochs']} epochs at {plan['image_size']} px"
+    trials = f"{plan['trials']} of {plan['epochs']} epochs at {plan['image_size']} px, then {plan['models']} models"
     parts = (f"{spent[part]:.0f}" for part in ("trials", "retraining", "between_trials", "unused"))
     used = f"{(whole - spent['unused']) / whole:.0%}"
     return f"| {hours} | {trials} | {sum(counts.values())} | {' | '.join(parts)} | {used} | {load:.0f} |"

@@ -146,7 +146,7 @@ def run(
         typer.Option(
             "--then-best/--no-then-best",
             help="Retrain the winner within the hours, and export it; on by default if hours are the only budget,"
-            " on a CPU with two models as an ensemble (rules: {ensemble: false} for one)",
+            " with two models as an ensemble if there is time (rules: {ensemble: false} for one)",
             show_default=False,
         ),
     ] = None,

@@ -127,22 +127,29 @@ def final(prepared: preparation.PreparedStudy, options: Options) -> "Final | Non
         return None
     slots = devices.slots(options.devices)
     won = _untried(prepared) if preparation.trains_once(folder) else winner.winner(folder)
-    pair = _pair(folder, slots, options)
+    pair = _pair(prepared, slots, options)
     if spec.by_hours and spec.rules.ensemble and pair:
-        chosen = selection.pair(won)  # retrained side by side, in the time reserved for one
+        chosen = selection.pair(won)
         output.print_message(chosen.line)
         return ensemble.export(chosen, pair, mlflow=options.mlflow, events=options.events)
     return winning.export(won, slots[:1], mlflow=options.mlflow, events=options.events)
 
 
-def _pair(folder: StudyFolder, homes: Sequence[devices.Slot], options: Options) -> list[devices.Slot]:
-    """Return slots for two models at once if the study trains at least two trials at once, else none."""
-    beside = preparation.planned_slots(folder)
+def _pair(
+    prepared: preparation.PreparedStudy, homes: Sequence[devices.Slot], options: Options
+) -> list[devices.Slot]:
+    """Return the slots on which two models are retrained: two if the study trains at least two trials at once, one if
+    its plan has time for both one after another, else none.
+    """
+    plan = prepared.plan
+    beside = plan.slots if plan else 1
     if homes[0].device == "cpu":
         beside = min(beside, devices.cores())  # the plan may come from another machine
     if isinstance(options.slots, int):
         beside = options.slots * len(homes)
-    return devices.slots(options.devices, -(-PAIR // len(homes))) if beside >= PAIR else []
+    if beside >= PAIR:
+        return devices.slots(options.devices, -(-PAIR // len(homes)))
+    return [*homes[:1]] if plan and plan.models == PAIR else []
 
 
 def _untried(prepared: preparation.PreparedStudy) -> Winner:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
 
 
-PAIR = 2  # models that hours alone retrain side by side on a CPU
+PAIR = 2  # models that hours alone retrain
 
 
 @dataclass(frozen=True)

@@ -344,12 +344,6 @@ def share_cpu(trains: Sequence["TrainConfig"]) -> int:
     return max(1, min(MOST, devices.cores(), MOST if free is None else int(free / most)))
 
 
-def planned_slots(folder: StudyFolder) -> int:
-    """Return how many trials of a study train at once by its plan for the hours; one if it has no plan."""
-    plan = planner.stored(folder)
-    return plan.slots if plan else 1
-
-
 def trains_once(folder: StudyFolder) -> bool:
     """True if an existing study has no time for trials and trains only its first configuration, on train and val."""
     return _is_untried(folder, planner.stored(folder))

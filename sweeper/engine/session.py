@@ -47,7 +47,7 @@ STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 
 
 class FinalCost(NamedTuple):
-    """The cost of a retraining: its images as a multiple of a trial's, and its seconds outside epochs."""
+    """The cost of what is retrained: its images as a multiple of a trial's, and its seconds outside epochs."""
 
     growth: float
     seconds: float
@@ -158,7 +158,8 @@ class Session:
         table = prepare.checked(self.prepared.spec.data).table
         prepare.decode(table, self.prepared.spec.data, self.prepared.space.framing)
         train, val = prepare.training_sizes(table, self.prepared.spec)
-        growth = (train + val) / max(train, 1)
+        models = self.prepared.plan.models if self.prepared.plan else 1
+        growth = models * (train + val) / max(train, 1)
         return FinalCost(growth, time.monotonic() - started)
 
     def _train(self, study: Study) -> SessionEnd:

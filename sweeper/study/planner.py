@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 WANTED = 2  # full trials that a search should fit besides the retraining; up to five, more gain less than pixels do
+ENOUGH = 3  # full trials from which a second model is worth more than further trials
 SMALLEST = 64  # pixels; images are not shrunk below this to save time
 TRIAL_S = 5.0  # seconds of a trial besides its epochs
-MARGIN = 1.1  # factor on times: steps on random images are a little faster than real ones
+MARGIN = 1.05  # factor on times: a reserve. Epochs on photographs took .92 to 1.00 of what was timed
 STEP = 32  # pixels between two sizes
 LEAST = 2  # lowest size and epochs: the preset's, divided by this
 TIMED_S = 2.0, 10.0  # least and most seconds for which a network is timed: on a shared machine, 2 are off by a fifth
@@ -61,17 +62,33 @@ class HoursPlan(BaseModel):
     folds: int | None = None  # trainings per trial
     repeats: int = 0  # confirmation trainings after the search, in sequence
     share: float = 0.0  # of the hours that confirmation may take at most
+    pairs: bool = False  # two models may be retrained
 
     @property
     def trials(self) -> int:
         """The number of full trials that fit in the hours, with time left for what follows the search."""
-        found = self.slots * self.rounds
-        return found if self.configurations is None else min(found, self.configurations)
+        return self._trials(self.models)
 
     @property
     def rounds(self) -> int:
         """The full trials that fit on each slot. The first round lasts as long as that of the slowest backbone."""
-        left = self.hours * 3600 - self.start_seconds - self.aside - self.first_seconds
+        return self._rounds(self.models)
+
+    @property
+    def models(self) -> int:
+        """The models that are retrained one after another: two if ENOUGH trials fit beside them. Slots that train side
+        by side retrain two in the time of one.
+        """
+        enough = min(ENOUGH, self.configurations or ENOUGH)
+        able = self.pairs and self.retrains and self.slots == 1
+        return 2 if able and self._trials(2) >= enough else 1
+
+    def _trials(self, models: int) -> int:
+        found = self.slots * self._rounds(models)
+        return found if self.configurations is None else min(found, self.configurations)
+
+    def _rounds(self, models: int) -> int:
+        left = self.hours * 3600 - self.start_seconds - self._aside(models) - self.first_seconds
         return 0 if left < 0 else 1 + math.floor(left / self.trial_seconds)
 
     @property
@@ -82,7 +99,10 @@ class HoursPlan(BaseModel):
     @property
     def aside(self) -> float:
         """The seconds reserved for what follows the search."""
-        return self.again + (self.final_seconds if self.retrains else 0.0)
+        return self._aside(self.models)
+
+    def _aside(self, models: int) -> float:
+        return self.again + (models * self.final_seconds if self.retrains else 0.0)
 
     @property
     def again(self) -> float:
@@ -91,7 +111,7 @@ class HoursPlan(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """Return the plan as in study.json and the commands' JSON."""
-        return {**self.model_dump(mode="json"), "trials": self.trials}
+        return {**self.model_dump(mode="json"), "trials": self.trials, "models": self.models}
 
     @property
     def once(self) -> bool:
@@ -129,7 +149,8 @@ class HoursPlan(BaseModel):
             return f"{self.hours:g} h are {few} on train and val: {self.shape} ({last})"
         side = f", {self.slots} side by side" if self.slots > 1 else ""
         final = f" + new seeds {text.format_duration(self.again)}" if self.repeats else ""
-        final += f" + retraining {last}" if self.retrains else ""
+        final += f" + retraining {last}" if self.retrains and self.models == 1 else ""
+        final += f" + {self.models} retrainings ({last} each)" if self.models > 1 else ""
         each_of = f"{self.folds} folds of " if self.folds else ""
         trials = f"{text.counted(self.trials, 'trial')} of {each_of}{self.shape}"
         return f"{self.hours:g} h = {trials} ({each} each{side}){final}"
@@ -164,9 +185,10 @@ class Shape:
 
 
 def after(spec: "StudySpec", slots: int) -> dict[str, Any]:
-    """Return the fields of a plan about the confirmation after the search."""
+    """Return the fields of a plan about what follows the search."""
     confirm = spec.search.confirm
-    return {"repeats": confirm.trainings(slots), "share": confirm.share} if confirm else {"repeats": 0}
+    known = {"repeats": confirm.trainings(slots), "share": confirm.share} if confirm else {"repeats": 0}
+    return {**known, "pairs": spec.by_hours and spec.rules.ensemble}
 
 
 def timed_seconds(spec: "StudySpec") -> float:
@@ -280,11 +302,10 @@ class Planner:
         trials, finals = [], []
         for recipe, known in zip(self.recipes, self.paces, strict=True):
             fit, look = self.seconds(recipe, known, size)
-            whole = (epochs or recipe.train.epochs) * (train * fit + val * look)
-            trials.append(TRIAL_S + whole * (folds or 1))
+            length = epochs or recipe.train.epochs
+            trials.append(TRIAL_S + length * (train * fit + val * look) * (folds or 1))
             seen = test * look * (recipe.train.tta.count + (folds or 0))  # the model of each fold predicts as well
-            all_images = whole * (train + val) / max(train, 1) + seen
-            finals.append(self.start + TRIAL_S + all_images)
+            finals.append(self.start + TRIAL_S + length * (train + val) * fit + seen)  # no epoch of it is judged
         preset = self.spec.of_preset
         behind = (preset["image_size"] / size) ** 2 if size else 1.0, preset["epochs"] / epochs if epochs else 1.0
         return Shape(size, epochs, mean(trials), max(trials), max(finals), math.hypot(*behind) / math.sqrt(2))

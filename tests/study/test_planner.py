@@ -71,7 +71,7 @@ def test_what_is_planned_fits_and_leaves_little(photo, preset, hours):
     except UserError:
         assert hours < 3
         return
-    spent = plan.start_seconds + plan.trials * plan.trial_seconds + plan.final_seconds
+    spent = plan.start_seconds + plan.trials * plan.trial_seconds + plan.models * plan.final_seconds
     assert spent <= hours * 3600
     own = presets.TABLE["cpu"][preset]
     assert own.epochs / 2 <= plan.epochs <= own.epochs
@@ -152,7 +152,7 @@ def test_new_seeds_of_the_best_have_their_time_up_to_their_share(photo):
     most = made(photo, 5, f"search: {{confirm: {{top: 4, seeds: 90, share: 0.5}}}}\n{SEARCHED}").plan()
     assert most.again == 2.5 * 3600
     assert most.trials < plain.trials
-    assert "+ new seeds 2h30m + retraining" in most.line
+    assert "+ new seeds 2h30m + 2 retrainings" in most.line
     assert "new seeds" not in plain.line
 
 
@@ -246,9 +246,43 @@ def test_more_hours_are_more_trials_of_the_same_length(photo):
     assert more.epochs == plan.epochs
 
 
-def test_a_plan_is_one_line(photo):
-    plan = replace_values(made(photo, 5).plan())
-    assert plan.line == "2 h = 6 trials of 10 epochs at 128 px (16m each) + retraining 20m"
+@pytest.mark.parametrize(
+    ("pairs", "line"),
+    [
+        (False, "2 h = 6 trials of 10 epochs at 128 px (16m each) + retraining 20m"),
+        (True, "2 h = 4 trials of 10 epochs at 128 px (16m each) + 2 retrainings (20m each)"),
+    ],
+)
+def test_a_plan_is_one_line(photo, pairs, line):
+    assert replace_values(made(photo, 5).plan()).model_copy(update={"pairs": pairs}).line == line
+
+
+# ------------------------------------------------------------------------------------------ two models
+def test_a_second_model_is_retrained_if_three_full_trials_fit_beside_both(photo):
+    """With fewer, pixels, epochs and trials come first."""
+    whole = made(photo, 100).plan()
+    enough = whole.start_seconds + 3 * whole.trial_seconds + 2 * whole.final_seconds
+    two, one = made(photo, 1.001 * enough / 3600).plan(), made(photo, 0.99 * enough / 3600).plan()
+    assert (two.models, two.trials, two.values) == (2, 3, {"image_size": 128, "epochs": 10})
+    assert (one.models, one.values) == (1, two.values)
+    assert one.trials > 3
+    assert two.document()["models"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "options"),
+    [("rules: {ensemble: false}", {}), ("", {"retrains": False}), ("", {"slots": 2})],
+)
+def test_only_a_single_slot_that_may_combine_models_retrains_two_in_turn(photo, more, options):
+    plan = made(photo, 100, f"{SEARCHED}\n{more}", **options).plan()
+    assert plan.models == 1
+    assert plan.trials > 100
+
+
+def test_two_trials_of_a_space_with_no_more_are_enough_for_a_second_model(photo):
+    two = "train: {optimizer: {name: adamw, lr: {choice: [1e-3, 2e-3]}}}"
+    plan = made(photo, 100, two).plan()
+    assert (plan.trials, plan.models) == (2, 2)
 
 
 def replace_values(plan: Any) -> Any:
@@ -258,7 +292,7 @@ def replace_values(plan: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------ folds
 def test_a_trial_of_folds_costs_as_many_trainings_each_on_its_share_of_train_and_val(photo):
-    """4 x (750 trained, 250 judged) against 800 and 200; the retraining is one, on all, as without folds."""
+    """4 x (750 trained, 250 judged) against 800 and 200; the retraining is one, on all, as without folds, and judges no epoch."""
     plain, parted = made(photo, 10), made(photo, 10, f"{SEARCHED}\nsearch: {{folds: 4}}")
     for one in (plain, parted):
         one.measure(None)
@@ -266,5 +300,7 @@ def test_a_trial_of_folds_costs_as_many_trainings_each_on_its_share_of_train_and
     fit, look = plain.seconds(plain.recipes[0], plain.paces[0], None)
     assert alone.trial == pytest.approx(planner.TRIAL_S + 10 * (800 * fit + 200 * look))
     assert four.trial == pytest.approx(planner.TRIAL_S + 4 * 10 * (750 * fit + 250 * look))
-    assert four.final == pytest.approx(alone.final, rel=0.1)
+    views = plain.recipes[0].train.tta.count
+    assert alone.final == pytest.approx(plain.start + planner.TRIAL_S + 10 * 1000 * fit + 200 * look * views)
+    assert four.final == pytest.approx(alone.final + 200 * look * 4)  # each fold's model predicts test
     assert "4 folds of 10 epochs" in parted.as_plan(four).line

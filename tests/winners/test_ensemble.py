@@ -198,21 +198,23 @@ def test_other_test_images_are_predicted_without_training(exported, tmp_path):
 
 # ------------------------------------------------------------------------------------------ hours alone
 @pytest.mark.parametrize(
-    ("more", "slots", "planned", "together"),
+    ("more", "slots", "planned", "trial", "together"),
     [
-        ((), None, 2, True),
-        pytest.param((), 2, 1, True, marks=pytest.mark.slow),
-        pytest.param(ALONE, None, 2, False, marks=pytest.mark.slow),
-        pytest.param((), 1, 2, False, marks=pytest.mark.slow),
-        pytest.param((), None, 1, False, marks=pytest.mark.slow),
+        ((), None, 2, 1.0, True),
+        pytest.param((), 2, 1, 1.0, True, marks=pytest.mark.slow),
+        pytest.param((), None, 1, 1.0, True, marks=pytest.mark.slow),  # one after another
+        pytest.param(ALONE, None, 2, 1.0, False, marks=pytest.mark.slow),
+        pytest.param(ALONE, None, 1, 1.0, False, marks=pytest.mark.slow),
+        pytest.param((), 1, 2, 1.0, False, marks=pytest.mark.slow),
+        pytest.param((), None, 1, 1300.0, False, marks=pytest.mark.slow),
     ],
 )
-def test_hours_alone_on_a_cpu_end_with_two_models_where_that_is_allowed(
-    folder, capfd, more, slots, planned, together
+def test_hours_alone_end_with_two_models_where_that_is_allowed_and_there_is_time(
+    folder, capfd, more, slots, planned, trial, together
 ):
     space, study = folder / "space.yaml", folder / "mlruns/studies/pair/study.json"
     space.write_text(SPACE.replace("{trials: 4}", "{hours: 1}"))
-    seconds = {"trial_seconds": 1.0, "final_seconds": 1.0, "start_seconds": 1.0}
+    seconds = {"trial_seconds": trial, "final_seconds": 1.0, "start_seconds": 1.0}
     plan = HoursPlan(hours=1, retrains=True, slots=planned, values={}, image_size="32", epochs=2, **seconds)
     study.write_text(json.dumps(json.loads(study.read_text()) | {"plan": plan.document()}))
     options = Options(more, devices="cpu", slots=slots, mlflow=False)
