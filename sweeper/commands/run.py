@@ -135,9 +135,7 @@ def final(prepared: preparation.PreparedStudy, options: Options) -> "Final | Non
     return winning.export(won, slots[:1], mlflow=options.mlflow, events=options.events)
 
 
-def _pair(
-    prepared: preparation.PreparedStudy, homes: Sequence[devices.Slot], options: Options
-) -> list[devices.Slot]:
+def _pair(prepared: preparation.PreparedStudy, homes: Sequence[devices.Slot], options: Options) -> list[devices.Slot]:
     """Return the slots on which two models are retrained: two if the study trains at least two trials at once, one if
     its plan has time for both one after another, else none.
     """

@@ -92,7 +92,11 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node, root: s
     what = _MUST.get(kind, "").format(**context) or finding["msg"]
     if kind == "literal_error" and any(e["type"] == "dict_type" and e["loc"][:-1] == loc[:-1] for e in found):
         what += " or a mapping"
-    raise UserError(f"{name} {what}, found {_shown(at)}", where=at.where, help=_remedy(kind, context, model, loc, at, searched=name.startswith("train.")))
+    raise UserError(
+        f"{name} {what}, found {_shown(at)}",
+        where=at.where,
+        help=_remedy(kind, context, model, loc, at, searched=name.startswith("train.")),
+    )
 
 
 def _place(node: Node, loc: Loc) -> tuple[list[int | str], Node]:
@@ -144,9 +148,7 @@ def _named(at: Node) -> Node:
     return at.value.get("name", at) if isinstance(at.value, dict) else at
 
 
-def _remedy(
-    kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node, *, searched: bool
-) -> str:
+def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc, at: Node, *, searched: bool) -> str:
     if kind == "literal_error":
         known = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         meant = hints.value(str(at.value), known)

@@ -292,7 +292,7 @@ def replace_values(plan: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------ folds
 def test_a_trial_of_folds_costs_as_many_trainings_each_on_its_share_of_train_and_val(photo):
-    """4 x (750 trained, 250 judged) against 800 and 200; the retraining is one, on all, as without folds, and judges no epoch."""
+    """4 x (750 trained, 250 judged) against 800 and 200; the retraining is one on all, and judges no epoch."""
     plain, parted = made(photo, 10), made(photo, 10, f"{SEARCHED}\nsearch: {{folds: 4}}")
     for one in (plain, parted):
         one.measure(None)
