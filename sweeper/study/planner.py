@@ -76,8 +76,9 @@ class HoursPlan(BaseModel):
 
     @property
     def models(self) -> int:
-        """The models that are retrained one after another: two if ENOUGH trials fit beside them, else one. Two side by
-        side, on several slots, take the time of one.
+        """The models that are retrained one after another: two if ENOUGH trials fit beside them, else one.
+
+        Two side by side, on several slots, take the time of one.
         """
         enough = min(ENOUGH, self.configurations or ENOUGH)
         able = self.pairs and self.retrains and self.slots == 1
