@@ -374,8 +374,8 @@ def _planned(
     """
     folder, retrains = StudyFolder.named(spec.study), options.retrains(spec)
     if before := planner.stored(folder):
-        now = {"hours": spec.budget.hours or before.hours, "retrains": retrains}
-        return before.model_copy(update=now | planner.after(spec, before.slots))
+        now = {"hours": spec.budget.hours or before.hours, "retrains": retrains, **planner.after(spec, before.slots)}
+        return before.model_copy(update={**now, "pairs": before.pairs and now["pairs"]})
     if not spec.by_hours or study_file.read(folder) or options.ray or os.environ.get("SWEEP_TRAINER") == "fake":
         return None
 

@@ -174,11 +174,12 @@ PLANNED = "study: question\ndata: {layout: challenge, root: garments, crop: box}
 OPEN = "train: {backbone: test_resnet, pretrained: false, loss: {name: focal, gamma: {uniform: [0, 2]}}}\n"
 
 
-def begun(path: Path, slots: int = 1) -> HoursPlan:
+def begun(path: Path, slots: int = 1, *, pairs: bool = False) -> HoursPlan:
     """A study of hours alone that began with a plan, none of whose values are the preset's."""
     values = {"image_size": 64, "epochs": 3}
     seconds = {"trial_seconds": 600, "final_seconds": 800, "start_seconds": 5}
-    plan = HoursPlan(hours=1, retrains=True, slots=slots, values=values, image_size="64", epochs=3, **seconds)
+    known = {"hours": 1, "retrains": True, "slots": slots, "pairs": pairs, "values": values, "image_size": "64"}
+    plan = HoursPlan(**known, epochs=3, **seconds)
     path.write_text(PLANNED + OPEN)
     spec = presets.replanned(presets.filled(yaml_io.read(path), lambda: "cpu"), values)
     folder = StudyFolder.named("question")
@@ -188,6 +189,23 @@ def begun(path: Path, slots: int = 1) -> HoursPlan:
     known = {"schema_version": 2, "study": "question", "identity": space.identity(), "plan": plan.document()}
     folder.study_file.write_text(json.dumps(known))
     return plan
+
+
+@pytest.mark.parametrize(
+    ("sets", "models"),
+    [
+        ((), 2),
+        (("budget.hours=0.5",), 1),
+        (("rules.ensemble=false",), 1),
+        (("budget.trials=9",), 1),
+    ],
+)
+def test_a_resumed_study_retrains_two_models_if_hours_and_rules_still_allow_it(here, tmp_path, sets, models):
+    began = begun(tmp_path / "hours.yaml", pairs=True)
+    again = prepare.prepare(tmp_path / "hours.yaml", Options(sets))
+    assert began.models == 2
+    assert again.plan
+    assert again.plan.models == models
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,8 @@ def test_hours_alone_end_with_two_models_where_that_is_allowed_and_there_is_time
     space, study = folder / "space.yaml", folder / "mlruns/studies/pair/study.json"
     space.write_text(SPACE.replace("{trials: 4}", "{hours: 1}"))
     seconds = {"trial_seconds": trial, "final_seconds": 1.0, "start_seconds": 1.0}
-    plan = HoursPlan(hours=1, retrains=True, slots=planned, values={}, image_size="32", epochs=2, **seconds)
+    known = {"hours": 1, "retrains": True, "slots": planned, "pairs": True, "values": {}, "image_size": "32"}
+    plan = HoursPlan(**known, epochs=2, **seconds)
     study.write_text(json.dumps(json.loads(study.read_text()) | {"plan": plan.document()}))
     options = Options(more, devices="cpu", slots=slots, mlflow=False)
     found = run.final(prepare(space, options, networks=False), options)
