@@ -253,6 +253,7 @@ class TrialResult(Message):
         default_factory=dict, exclude_if=not_, description="of each metric after that epoch, by bootstrap over images"
     )
     repeat_of: int | None = None
+    ended: float | None = Field(None, exclude_if=not_, description="retraining: Unix time of its end, in seconds")
 
     @property
     def standard_error(self) -> float | None:

@@ -54,9 +54,11 @@ class RetrainingSession:
     room: DiskEstimate
 
     def train(self, jobs: Sequence[Job], make_result: MakeResult) -> list[TrialResult]:
-        """Train `jobs`. Raises RunFailed if one fails, Stopped if a signal keeps some from finishing, and DiskFull as
-        `loop.run` does.
+        """Train `jobs`. Raises RunFailed if one fails, Stopped if a signal keeps some from starting or finishing, and
+        DiskFull as `loop.run` does.
         """
+        if self.stop.requested:
+            raise Stopped(self.stop.exit_code)
         source = Retraining(self.room.folder, jobs, make_result)
         loop.run(source, Local(self.slots), self.observers, stop=self.stop, room=self.room)
         if source.failure:

@@ -47,10 +47,13 @@ STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 
 
 class FinalCost(NamedTuple):
-    """The cost of what is retrained: its images as a multiple of a trial's, and its seconds outside epochs."""
+    """The cost of retraining: its images as a multiple of a trial's, its seconds outside epochs, and the models that
+    are retrained one after another.
+    """
 
     growth: float
     seconds: float
+    models: int
 
 
 @dataclass
@@ -113,7 +116,7 @@ class Session:
     def _expect(self, study: Study) -> None:
         """Reserve time in the study for what follows the search."""
         if self.final:
-            study.expect_final(self.final.growth, self.final.seconds)
+            study.expect_final(*self.final)
         if confirm := self.prepared.spec.search.confirm:
             study.expect_confirmation(confirm, len(self.prepared.slots))
 
@@ -123,7 +126,7 @@ class Session:
         spec = self.prepared.spec
         made = TimeBudget(folder, spec.budget.hours, trial_index.read(folder), folds=spec.search.folds or 1)
         if self.final:
-            made.expect_final(self.final.growth, self.final.seconds)
+            made.expect_final(*self.final)
         made.leads(leader, min(epochs, leader.epochs))
         return made
 
@@ -158,9 +161,8 @@ class Session:
         table = prepare.checked(self.prepared.spec.data).table
         prepare.decode(table, self.prepared.spec.data, self.prepared.space.framing)
         train, val = prepare.training_sizes(table, self.prepared.spec)
-        models = self.prepared.plan.models if self.prepared.plan else 1
-        growth = models * (train + val) / max(train, 1)
-        return FinalCost(growth, time.monotonic() - started)
+        plan, growth, took = self.prepared.plan, (train + val) / max(train, 1), time.monotonic() - started
+        return FinalCost(growth, took + plan.combining, plan.models) if plan else FinalCost(growth, took, 1)
 
     def _train(self, study: Study) -> SessionEnd:
         """Run the loop with all observers."""

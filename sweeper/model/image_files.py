@@ -94,9 +94,12 @@ def _names(path: Path) -> list[str]:
     """Return the paths in a list: the lines of a text file."""
     content = _content(path)
     try:
-        lines = content.decode(csv_file.encoding_of(content)[0]).splitlines()
+        text = content.decode(csv_file.encoding_of(content)[0])
     except UnicodeDecodeError:
-        raise UserError("this list is not UTF-8", where=str(path), help="save it as UTF-8") from None
+        text = "\0"
+    if "\0" in text:  # as in UTF-16 without a byte order mark
+        raise UserError("this list is not UTF-8", where=str(path), help="save it as UTF-8")
+    lines = text.splitlines()
     return [one.strip() for one in lines if one.strip()]
 
 

@@ -95,10 +95,11 @@ def next_command(one: StudyStatus) -> str:
         return f"sweep leaderboard {one.study.name}"
     if one.state == "INTERRUPTED":
         return one.resume
-    done = [final for final in one.finals if final.is_packed]
-    if together := [final.ensemble for final in one.finals if final.ensemble and not final.done]:
+    finals = [final for final in one.finals if one.combines or not (final.ensemble or final.seed)]
+    done = [final for final in finals if final.is_packed]
+    if together := [final.ensemble for final in finals if final.ensemble and not final.done]:
         return f"sweep best {one.study.name} {_options(together[-1])} --export submission"
-    if one.best and (not done or len(done) < len(one.finals)):
+    if one.best and (not done or len(done) < len(finals)):
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):
         return f"sweep report {one.study.name}"

@@ -153,12 +153,12 @@ def _remedy(kind: str, context: dict[str, Any], model: type[BaseModel], loc: Loc
         known = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         meant = hints.value(str(at.value), known)
         near = f"did you mean '{meant}'?" if meant else did_you_mean(str(at.value), known)
-        return near or _opened(at) or _described(model, loc)
+        return near or (_opened(at) if searched else "") or _described(model, loc)
     if at.value is None:
         return "write a value after the colon, or leave the key out"
     if isinstance(at.value, str) and (written := hints.called(at.value)):
         return f"write {written}"
-    if isinstance(at.value, list) and kind not in ("tuple_type", "too_long", "too_short"):
+    if searched and isinstance(at.value, list) and kind not in ("tuple_type", "too_long", "too_short"):
         return _opened(at)
     if kind == "string_pattern_mismatch" and (name := hints.name(str(at.value))):
         return f"try '{name}'; a name may have a-z, 0-9, _, . and -"

@@ -347,6 +347,11 @@ def elapsed_seconds(folder: StudyFolder) -> float:
     return seconds(folder) if noted is None else noted
 
 
+def overheads(folder: StudyFolder) -> list[float]:
+    """Return the seconds that the latest trials of earlier sessions took besides their epochs."""
+    return _numbers(folder)[1:]
+
+
 def final_seconds(folder: RunFolder) -> float:
     """Return the seconds of a retraining over all sessions; without a valid record, those of its epochs."""
     noted = _noted(folder)
@@ -364,11 +369,16 @@ def add_final_seconds(folder: RunFolder, seconds: float) -> None:
 
 
 def _noted(folder: StudyFolder | RunFolder) -> float | None:
+    return next(iter(_numbers(folder)), None)
+
+
+def _numbers(folder: StudyFolder | RunFolder) -> list[float]:
+    """Return the recorded seconds, then those of trials besides their epochs; nothing without a valid record."""
     try:
-        noted = float(folder.elapsed.read_bytes())
+        found = [float(word) for word in folder.elapsed.read_bytes().split()]
     except (FileNotFoundError, ValueError):
-        return None
-    return noted if 0 <= noted < math.inf else None
+        return []
+    return found if all(0 <= one < math.inf for one in found) else []
 
 
 def best(results: Iterable[TrialResult]) -> TrialResult | None:

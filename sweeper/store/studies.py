@@ -43,6 +43,7 @@ class FinalRun:
     ensemble: Ensemble | None = None  # of several trials, `trial` being the best, or of its seeds
     seed: int | None = None  # of a single model, if not the trial's own
     untried: bool = False  # a single model of a configuration that no trial has tried
+    ended: float = 0.0  # Unix time, in seconds
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -82,6 +83,7 @@ class StudyStatus:
     holder: lock.Holder | None
     finals: tuple[FinalRun, ...]
     resume: str
+    combines: bool = True  # its rules allow ensembles
 
     @property
     def winner(self) -> TrialResult | None:
@@ -170,6 +172,7 @@ def status_of(study: StudyFolder) -> StudyStatus:
         holder=lock.holder(study.lock),
         finals=tuple(finals(study)),
         resume=resume_command(study),
+        combines=document.get("rules", {}).get("ensemble", True),
     )
 
 
@@ -187,25 +190,28 @@ def finals(study: StudyFolder) -> list[FinalRun]:
     found = [RunFolder(path.parent) for path in study.finals.glob("*/config.json")]
     jobs = [(folder, job) for folder in found if (job := records.read_config(folder))]
     jobs.sort(key=lambda one: _age(*one))
-    return [
-        FinalRun(
-            folder,
-            job.trial,
-            records.read_result(folder) is not None,
-            tuple(scores(folder)),
-            number,
-            job.ensemble,
-            job.seed,
-            not job.ensemble and not job.metric_history,
-        )
-        for number, (folder, job) in enumerate(jobs, 1)
-    ]
+    return [_final(folder, job, number) for number, (folder, job) in enumerate(jobs, 1)]
+
+
+def _final(folder: RunFolder, job: Job, number: int) -> FinalRun:
+    result = records.read_result(folder)
+    return FinalRun(
+        folder,
+        job.trial,
+        result is not None,
+        tuple(scores(folder)),
+        number,
+        job.ensemble,
+        job.seed,
+        untried=not job.ensemble and not job.metric_history,
+        ended=(result and result.ended) or 0.0,
+    )
 
 
 def newest(found: Iterable[FinalRun]) -> FinalRun | None:
     """Return the final model that stands for its study, the one finished last; None if none is finished."""
     done = (final for final in found if final.done)
-    return max(done, key=lambda final: final.folder.result.stat().st_mtime, default=None)
+    return max(done, key=lambda final: (final.ended, final.number), default=None)
 
 
 def newest_final(study: StudyFolder) -> RunFolder | None:

@@ -7,7 +7,7 @@ from statistics import mean, median
 
 from sweeper.store import records
 from sweeper.store.paths import StudyFolder
-from sweeper.store.records import BUDGET_TOLERANCE, elapsed_seconds
+from sweeper.store.records import BUDGET_TOLERANCE, elapsed_seconds, overheads
 from sweeper.store.trial_index import Entry
 from trainers.config import TrainConfig
 from trainers.epoch import Epoch
@@ -15,6 +15,7 @@ from trainers.support import files
 
 MEMORY = 0.8  # weight of an epoch's duration in the pace, relative to that of the epoch after it
 SAVE_INTERVAL_S = 1.0  # seconds between two writes of the time
+KEPT = 20  # overheads of trials that the next session knows
 
 
 class TimeBudget:
@@ -34,8 +35,9 @@ class TimeBudget:
         self._folder, self._limit, self._folds = folder, math.inf if hours is None else hours * 3600, folds
         self._paces: dict[tuple[str, str], tuple[float, float]] = {}  # seconds and epochs, earlier ones weigh less
         self._planned: set[float] = set()  # epochs of trials
-        self._rests: list[float] = []
+        self._rests = overheads(folder)
         self._growth = self._aside = 0.0  # (train + val) / train if a retraining follows, else 0; its overhead
+        self._models = 1  # retrained one after another
         self._repeats, self._share = 0, 0.0  # confirmation trainings in a row; the most they take of the hours
         self._winner: tuple[TrainConfig, int] | None = None
         self.learnt = 0  # counts updates, so that others notice new information
@@ -60,9 +62,12 @@ class TimeBudget:
         return self._before + time.monotonic() - self._opened
 
     def save(self, *, now: bool = False) -> None:
-        """Write the time to disk so that a kill does not lose it; at most once per second, unless `now`."""
+        """Write the time and the latest overheads to disk so that a kill does not lose them; at most once per second,
+        unless `now`.
+        """
         if now or time.monotonic() - self._saved >= SAVE_INTERVAL_S:
-            files.write_text(self._folder.elapsed, f"{self.spent:.3f}\n")
+            numbers = (self.spent, *self._rests[-KEPT:])
+            files.write_text(self._folder.elapsed, " ".join(f"{one:.3f}" for one in numbers) + "\n")
             self._saved = time.monotonic()
 
     # ---------------------------------------------------------------------------------- learning
@@ -83,9 +88,11 @@ class TimeBudget:
         self.learnt += 1
         self._rests.append(max(0.0, seconds))
 
-    def expect_final(self, growth: float, seconds: float = 0.0) -> None:
-        """Reserve time for retraining the winner on `growth` times as many images, plus `seconds` of overhead."""
-        self._growth, self._aside = growth, seconds
+    def expect_final(self, growth: float, seconds: float = 0.0, models: int = 1) -> None:
+        """Reserve time for retraining the winner on `growth` times as many images, as several `models` one after
+        another, plus `seconds` of overhead.
+        """
+        self._growth, self._aside, self._models = growth, seconds, models
 
     def expect_confirmation(self, trainings: int, share: float) -> None:
         """Reserve time for that many trainings of the leader in sequence, at most a `share` of the hours."""
@@ -139,7 +146,7 @@ class TimeBudget:
             return self._limit > self.spent
         most = self._whole(max)
         return (
-            most * (1 + self._growth / self._folds) + self._confirmation(most)
+            most * (1 + self._models * self._growth / self._folds) + self._confirmation(most)
             <= self._limit - self.spent - self._after()
         )
 
@@ -173,11 +180,12 @@ class TimeBudget:
         return min(self._repeats * cost, self._share * self._limit) if self._repeats else 0.0
 
     def _final(self, able: Sequence[tuple[TrainConfig, int]]) -> float:
-        """Return the seconds of the retraining, in a cold worker."""
+        """Return the seconds of what is retrained, in a cold worker."""
         if not self._growth:
             return 0.0
         paces = [self._pace(train) * epochs for train, epochs in able]
-        return max(paces, default=0.0) * self._growth + max(self._rests, default=0.0) + self._aside
+        one = max(paces, default=0.0) * self._growth + max(self._rests, default=0.0)
+        return self._models * one + self._aside
 
     def repeats(self, trains: Sequence[TrainConfig], slots: int) -> float:
         """Return how often these can be trained in the hours, with time left for retraining the leader; `slots` of

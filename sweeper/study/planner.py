@@ -102,8 +102,16 @@ class HoursPlan(BaseModel):
         """The seconds reserved for what follows the search."""
         return self._aside(self.models)
 
+    @property
+    def combining(self) -> float:
+        """The seconds reserved for combining two models, in a cold process."""
+        return self._combining(self.models)
+
     def _aside(self, models: int) -> float:
-        return self.again + (models * self.final_seconds if self.retrains else 0.0)
+        return self.again + (models * self.final_seconds + self._combining(models) if self.retrains else 0.0)
+
+    def _combining(self, models: int) -> float:
+        return self.start_seconds if self.pairs and self.retrains and max(self.slots, models) > 1 else 0.0
 
     @property
     def again(self) -> float:

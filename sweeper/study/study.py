@@ -143,9 +143,11 @@ class Study:
         found = self._queue.next()
         return self._begin(found) if found else None
 
-    def expect_final(self, growth: float, seconds: float = 0.0) -> None:
-        """Reserve time for retraining the winner on `growth` times as many images, plus `seconds` of overhead."""
-        self._budget.expect_final(growth, seconds)
+    def expect_final(self, growth: float, seconds: float = 0.0, models: int = 1) -> None:
+        """Reserve time for retraining the winner on `growth` times as many images, as several `models` one after
+        another, plus `seconds` of overhead.
+        """
+        self._budget.expect_final(growth, seconds, models)
         self._outcomes.update_budget_leader()
 
     def expect_confirmation(self, confirm: Confirm, slots: int) -> None:

@@ -72,7 +72,9 @@ class Events(View):
 
     def _emit(self, event: str, job: Job, **fields: Any) -> None:
         seed = {"seed": job.recipe.train.seed} if job.has_new_seed else {}
-        emit(event, job.study, self._stream, trial=job.trial, kind=job.kind, **seed, **fields)
+        members = [{"trial": one.trial, "seed": one.seed} for one in job.ensemble.members] if job.ensemble else []
+        known = seed | ({"members": members} if members else {})
+        emit(event, job.study, self._stream, trial=job.trial, kind=job.kind, **known, **fields)
 
 
 def _metrics(scores: Scores | None) -> dict[str, float] | None:

@@ -283,7 +283,8 @@ def record(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], ta
     errors = scores.standard_errors if scores else {}
     ended = records.result_of(job, epochs, "COMPLETE")
     last = epochs[-1].number if epochs else None
-    return ended.model_copy(update={"value": value, "epoch": last, "standard_errors": errors})
+    update = {"value": value, "epoch": last, "standard_errors": errors, "ended": time.time()}
+    return ended.model_copy(update=update)
 
 
 def packed(folder: RunFolder, table: "Table", data: DataConfig, metric: str, *, known: bool) -> Final:

@@ -225,6 +225,7 @@ def test_pictures_that_cannot_be_read_are_left_out_of_a_folder_and_named(tmp_pat
         ("absent.jpg", None, "there is no such file or folder"),
         ("empty", "", "there are no images"),
         ("absent.txt", None, "cannot be read"),
+        ("unmarked.txt", "a\0.\0j\0p\0g\0", "this list is not UTF-8"),
         ("a.csv", "image,label\na,1\n", "no column 'path'"),
         ("c.csv", "front,back\na.jpg,b.jpg\n", "no column 'path'"),
         ("a.txt", "\n\n", "there are no images"),

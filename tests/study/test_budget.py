@@ -47,6 +47,17 @@ def test_time_is_counted_over_all_calls(folder):
     assert again.spent >= float(folder.elapsed.read_text())
 
 
+def test_the_next_session_knows_what_trials_take_beside_their_epochs(folder):
+    """Otherwise a trial would seem to fit again, right after none did."""
+    first = clock(folder, 1000, small=2.0)
+    for rest in (5.0, 1.0, 1.0):
+        first.learn_overhead(rest)
+    first.save(now=True)
+    again = clock(folder, 1000, small=2.0)
+    assert again.cost(SMALL, 10) == pytest.approx(21)
+    assert again.spent == pytest.approx(first.spent, abs=0.5)
+
+
 def test_without_hours_everything_fits(folder):
     made = TimeBudget(folder, None, {})
     made.epoch(SMALL, epoch(0, 0.5, seconds=1e9))
@@ -124,6 +135,15 @@ def test_time_is_kept_for_the_final_of_the_leader_or_of_the_trial_itself(folder)
     made.leads(LARGE, 5)  # 45
     assert made.fits(SMALL, 2)
     assert not made.fits(SMALL, 3)
+
+
+def test_time_is_kept_for_two_models_one_after_another(folder):
+    made = clock(folder, 100, small=2.0)
+    made.learn_overhead(3.0)
+    made.leads(SMALL, 10)
+    made.expect_final(1.5, 4.0, 2)  # 2 x (30 + 3) + 4
+    assert made.fits(SMALL, 13)  # 26 + 3
+    assert not made.fits(SMALL, 14)
 
 
 def test_time_is_kept_for_confirming_the_leader_or_the_trial_itself_up_to_its_share(folder):

@@ -261,7 +261,7 @@ def test_a_plan_is_one_line(photo, pairs, line):
 def test_a_second_model_is_retrained_if_three_full_trials_fit_beside_both(photo):
     """With fewer, pixels, epochs and trials come first."""
     whole = made(photo, 100).plan()
-    enough = whole.start_seconds + 3 * whole.trial_seconds + 2 * whole.final_seconds
+    enough = whole.start_seconds + 3 * whole.trial_seconds + 2 * whole.final_seconds + whole.combining
     two, one = made(photo, 1.001 * enough / 3600).plan(), made(photo, 0.99 * enough / 3600).plan()
     assert (two.models, two.trials, two.values) == (2, 3, {"image_size": 128, "epochs": 10})
     assert (one.models, one.values) == (1, two.values)

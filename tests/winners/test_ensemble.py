@@ -170,6 +170,28 @@ def test_a_member_is_a_final_of_its_own_and_no_ensemble_is_taken_for_one(exporte
     assert f"-{best:04d}" in said.split("\n")[0]
 
 
+def test_in_a_copy_without_its_times_the_ensemble_still_stands_for_the_study(exported, tmp_path, monkeypatch):
+    folder = enter(Path(shutil.copytree(exported, tmp_path / "here")), monkeypatch)
+    for path in finals(folder):
+        os.utime(path / "result.json", (1, 1) if path == made(folder) else (2, 2))
+    assert studies.newest_final(StudyFolder.named("pair")).root == made(folder)
+
+
+def test_ctrl_c_in_the_last_epoch_of_a_member_keeps_the_ensemble_for_the_same_command(folder, exported):
+    with subprocess.Popen(command(*EXPORT), env=environment(**QUIET), stderr=subprocess.PIPE, text=True) as process:
+        last = len(members(exported))
+        for line in process.stderr:
+            last -= " epoch 5/5 " in line
+            if last == 0:
+                last = -1
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert all((path / "result.json").exists() for path in finals(folder) if path != made(folder))
+    assert not (made(folder) / "result.json").exists()
+    call(folder, *EXPORT)
+    assert (made(folder) / "submission.zip").read_bytes() == (made(exported) / "submission.zip").read_bytes()
+
+
 def test_a_kill_costs_no_member_that_was_trained(folder, exported):
     """SIGKILL when the first member has ended; the same command then makes the same bytes."""
     with subprocess.Popen(command(*EXPORT), env=environment(**QUIET), stderr=subprocess.PIPE, text=True) as process:
@@ -345,6 +367,11 @@ def test_seeds_that_were_interrupted_are_continued_by_the_command_that_status_na
     trial = members(folder)[0]["trial"]
     command = f"sweep best pair --trial {trial} --seeds 2 --export submission"
     assert command in call(folder, "status", "pair").stdout
+    study = StudyFolder(made(folder).parents[1])
+    document = json.loads(study.study_file.read_text())
+    study.study_file.write_text(json.dumps(document | {"rules": {"ensemble": False}}))
+    assert "--seeds" not in call(folder, "status", "pair").stdout  # that would be refused
+    study.study_file.write_text(json.dumps(document))
     call(folder, *command.split()[1:], "--no-mlflow", "--devices", "cpu")
     assert (made(folder) / "submission.zip").read_bytes() == (made(twice) / "submission.zip").read_bytes()
 
