@@ -200,8 +200,7 @@ def defaults(
 ) -> dict[str, Any]:
     """Return loss, optimizer, schedule, augmentation, weight averaging and drop path of a backbone, as plain values.
 
-    Label smoothing raises the overall accuracy, but flattens the logits that the posterior correction moves. It is
-    off if the metric is a mean over classes, and if images are mixed, which smooths already (`mixed`, or by default
+    Labels are smoothed for a standard metric, unless images are mixed, which smooths already (`mixed`, or by default
     what the family's augmentation does). Small networks are evaluated as the average of their last steps if they
     train for at least LONG epochs.
     """
@@ -210,7 +209,7 @@ def defaults(
     mixes = strong if mixed is None else mixed
     rates = {"lr": line.lr, "backbone_lr_scale": line.backbone_lr_scale, "layer_decay": line.layer_decay}
     return {
-        "loss": {"name": "cross_entropy", "label_smoothing": 0.0 if mixes or _mean(metric) else 0.1},
+        "loss": {"name": "cross_entropy", "label_smoothing": 0.1 if metric in STANDARD and not mixes else 0.0},
         "optimizer": {"name": "adamw", **rates, "weight_decay": line.weight_decay},
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "augment": augmentation(line.augment, epochs),

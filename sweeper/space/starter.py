@@ -105,9 +105,10 @@ def _losses(one: Starter) -> list[dict[str, Any]]:
     focal = {"name": "focal", "gamma": {"uniform": [0.5, 3.0]}}
     if one.several:
         return [{"name": "cross_entropy"}, {"name": "asymmetric", "gamma_negative": {"uniform": [1.0, 4.0]}}]
+    plain = {"name": "cross_entropy", "label_smoothing": {"uniform": [0.0, 0.2]}}
     if one.metric == "overall_accuracy":
-        return [{"name": "cross_entropy", "label_smoothing": {"uniform": [0.0, 0.2]}}, focal]
-    return [{"name": "cross_entropy"}, {"name": "logit_adjusted", "tau": {"uniform": [0.25, 1.25]}}, focal]
+        return [plain, focal]
+    return [plain, {"name": "logit_adjusted", "tau": {"uniform": [0.25, 1.25]}}, focal]
 
 
 def _augment(given: dict[str, Any]) -> dict[str, Any]:

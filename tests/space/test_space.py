@@ -173,9 +173,9 @@ def test_the_first_trial_takes_the_branch_that_is_usual_and_of_another_its_own_d
     assert found.default() == [usual]
 
 
-def test_a_search_for_a_mean_over_classes_begins_without_smoothing():
+def test_a_search_begins_with_smoothing_unless_its_metric_takes_probabilities():
     text = "train: {backbone: a, loss: {name: cross_entropy, label_smoothing: {uniform: [0, 0.3]}}}"
-    for metric, smoothing in (("overall_accuracy", 0.1), ("macro_recall", 0.0)):
+    for metric, smoothing in (("overall_accuracy", 0.1), ("macro_recall", 0.1), ("log_loss", 0.0)):
         found = Space(read(written(f"metric: {metric}\n{text}")), CATEGORIES)
         assert found.default() == [{"loss.label_smoothing": smoothing}]
 
