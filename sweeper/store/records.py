@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -167,6 +168,7 @@ def result_of(
         repeat_of=job.repeat_of,
         tta=done.tta if done else None,
         standard_errors=done.standard_errors if done else {},
+        ended=time.time() if job.kind == "final" else None,
     )
 
 

@@ -283,8 +283,7 @@ def record(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], ta
     errors = scores.standard_errors if scores else {}
     ended = records.result_of(job, epochs, "COMPLETE")
     last = epochs[-1].number if epochs else None
-    update = {"value": value, "epoch": last, "standard_errors": errors, "ended": time.time()}
-    return ended.model_copy(update=update)
+    return ended.model_copy(update={"value": value, "epoch": last, "standard_errors": errors})
 
 
 def packed(folder: RunFolder, table: "Table", data: DataConfig, metric: str, *, known: bool) -> Final:
