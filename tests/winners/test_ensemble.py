@@ -177,6 +177,7 @@ def test_in_a_copy_without_its_times_the_ensemble_still_stands_for_the_study(exp
     assert studies.newest_final(StudyFolder.named("pair")).root == made(folder)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_last_epoch_of_a_member_keeps_the_ensemble_for_the_same_command(folder, exported):
     with subprocess.Popen(command(*EXPORT), env=environment(**QUIET), stderr=subprocess.PIPE, text=True) as process:
         last = len(members(exported))
