@@ -8,6 +8,7 @@ last column has the strength that was fitted to val.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sweeper.store import records
 from sweeper.store.paths import RunFolder
 from trainers.data.table import Category, label_matrix
 from trainers.evaluation import metrics, model_file
-from trainers.optim import frequency
+from trainers.evaluation.answers import logit_offset
 from trainers.support.checksummed import load_array
 
 TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -28,10 +29,11 @@ TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
 def line(folder: RunFolder) -> Iterator[str]:
     """Yield the name of a final model and its scores at each strength, then at the fitted one."""
     job, members = records.read_config(folder), model_file.read(folder.model).members
-    assert job, f"{folder.root} is not the folder of a final model"
+    if job is None:
+        sys.exit(f"{folder.root} is not the folder of a final model")
     table = prepare.checked(job.recipe.data).table
     labels, logits = label_matrix(table.split("test"), table.categories), load_array(folder.test_logits)
-    shifts = [frequency.log_prior(one.notes.counts) * one.share / one.divisor for one in members]
+    shifts = [logit_offset(one.notes.asked, one.notes.counts, 1.0) * one.share / one.divisor for one in members]
     fitted = [one.notes.calibration.tau for one in members]
     raw = logits + sum(tau * shift for tau, shift in zip(fitted, shifts, strict=True))
     yield f"{folder.study.name}, {folder.root.name}"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,14 +94,11 @@ def _add_table(path: Path, found: ImageFiles) -> None:
 def _names(path: Path) -> list[str]:
     """Return the paths in a list: the lines of a text file."""
     content = _content(path)
-    try:
+    with suppress(UnicodeDecodeError):
         text = content.decode(csv_file.encoding_of(content)[0])
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:  # as in UTF-16 without a byte order mark
-        raise UserError("this list is not UTF-8", where=str(path), help="save it as UTF-8")
-    lines = text.splitlines()
-    return [one.strip() for one in lines if one.strip()]
+        if "\0" not in text:  # as in UTF-16 without a byte order mark
+            return [one.strip() for one in text.splitlines() if one.strip()]
+    raise UserError("this list is not UTF-8", where=str(path), help="save it as UTF-8")
 
 
 def boxes(path: Path) -> dict[Path, Box]:

@@ -95,7 +95,7 @@ def next_command(one: StudyStatus) -> str:
         return f"sweep leaderboard {one.study.name}"
     if one.state == "INTERRUPTED":
         return one.resume
-    finals = [final for final in one.finals if one.combines or not (final.ensemble or final.seed)]
+    finals = [final for final in one.finals if one.combines or (not final.ensemble and final.seed is None)]
     done = [final for final in finals if final.is_packed]
     if together := [final.ensemble for final in finals if final.ensemble and not final.done]:
         return f"sweep best {one.study.name} {_options(together[-1])} --export submission"

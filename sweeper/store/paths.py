@@ -102,7 +102,7 @@ class StudyFolder:
 
     @property
     def elapsed(self) -> Path:
-        """The seconds of sweeping so far."""
+        """The seconds of sweeping so far, then those that its latest trials took besides their epochs."""
         return self.root / "elapsed_seconds"
 
     @property

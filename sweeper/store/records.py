@@ -168,7 +168,7 @@ def result_of(
         repeat_of=job.repeat_of,
         tta=done.tta if done else None,
         standard_errors=done.standard_errors if done else {},
-        ended=time.time() if job.kind == "final" else None,
+        ended=time.time() if job.kind == "final" and state == "COMPLETE" else None,
     )
 
 

@@ -111,7 +111,7 @@ class HoursPlan(BaseModel):
         return self.again + (models * self.final_seconds + self._combining(models) if self.retrains else 0.0)
 
     def _combining(self, models: int) -> float:
-        return self.start_seconds if self.pairs and self.retrains and max(self.slots, models) > 1 else 0.0
+        return self.start_seconds if self.pairs and max(self.slots, models) > 1 else 0.0
 
     @property
     def again(self) -> float:
