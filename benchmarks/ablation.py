@@ -49,6 +49,7 @@ BASE: dict[str, Any] = {
 }
 EMA = {"weight_averaging": {"name": "ema", "decay": 0.998}}
 ALL: dict[str, Any] = {"augment": FLIP | SMALLER | COLOUR | {"mixup": 0.2}} | EMA
+SMOOTH: dict[str, Any] = {"loss": {"name": "cross_entropy", "label_smoothing": 0.1}}
 LITE0 = {"backbone": "tf_efficientnet_lite0", "backbone_args": {}, "normalize": {"mean": 0.5, "std": 0.5}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "12 epochs": {},
@@ -59,7 +60,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "EMA .998": EMA,
     "crops from .35": {"augment": FLIP | SMALLER | JITTER},
     "saturation .2": {"augment": FLIP | CROP | COLOUR},
-    "smoothing .1": {"loss": {"name": "cross_entropy", "label_smoothing": 0.1}},
+    "smoothing .1": SMOOTH,
+    "all four, smoothing .1": ALL | SMOOTH,
+    "160 pixels, smoothing .1": SMOOTH | {"image_size": 160},
+    "all four, 160 pixels, smoothing .1": ALL | SMOOTH | {"image_size": 160},
     "logit adjusted": {"loss": {"name": "logit_adjusted"}},
     "head alone for an epoch": {"freeze": {"epochs": 1}},
     "all four, 8 epochs": ALL | {"epochs": 8},

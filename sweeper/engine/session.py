@@ -14,7 +14,7 @@ from sweeper.errors import DiskFull, UserError
 from sweeper.executors.local import Local
 from sweeper.figures.observer import Figures
 from sweeper.search.export import OptunaExport
-from sweeper.store import paths, records, studies, trial_index
+from sweeper.store import paths, records, studies, study_file, trial_index
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.ranking import parameter_names, tables
 from sweeper.study import transfer
@@ -85,6 +85,12 @@ class Session:
         """True if more follows automatically: new seeds for the best trials, or the winner's retraining."""
         return self.retrains or (self.searches and self.prepared.spec.search.confirm is not None)
 
+    @property
+    def _hours_alone(self) -> float:
+        """The hours if they are the only budget of a search and its winner's retraining, else 0."""
+        hours = self.prepared.spec.budget.hours if self.prepared.spec.by_hours and self.final else None
+        return hours or 0.0
+
     def run(self) -> SessionEnd:
         """Train until the budget is used up or a signal arrives."""
         self.final = self._estimate_final() if self.retrains else None
@@ -108,15 +114,19 @@ class Session:
             self._expect(study)
             before = study.results()
             outcome = self._train(study)
+            if self._hours_alone and outcome.exit_code == 0:
+                study_file.end_search(folder, self._hours_alone)
         finally:
             study.close()
         idle = self.searches and outcome.exit_code == 0 and records.results(folder) == before
         return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
 
     def _expect(self, study: Study) -> None:
-        """Reserve time in the study for what follows the search."""
+        """Reserve time in the study for what follows the search, unless it has ended in these hours before."""
         if self.final:
             study.expect_final(*self.final)
+        if 0 < self._hours_alone <= study_file.searched_hours(study.folder):
+            study.end_search()
         if confirm := self.prepared.spec.search.confirm:
             study.expect_confirmation(confirm, len(self.prepared.slots))
 

@@ -1,5 +1,6 @@
 """The definition of a study when it started, kept in study.json; a resume must match it."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -50,6 +51,8 @@ class StudyRecord(_Open):
     budget: Limits = Limits()
     plan: dict[str, Any] = {}
     rules: dict[str, Any] = {}
+    searched_hours: float = 0.0
+    """The hours within which the search ended and the winner was retrained."""
 
 
 def same_data(folder: StudyFolder, fingerprint: str, root: str) -> None:
@@ -116,6 +119,16 @@ def identity(folder: StudyFolder) -> dict[str, Any]:
     """Return the identity of the study (data, metric, train and so on); empty before it has started."""
     found: dict[str, Any] = (read(folder) or {}).get("identity", {})
     return found
+
+
+def end_search(folder: StudyFolder, hours: float) -> None:
+    """Record that the search has ended in a budget of `hours`, of which the rest is for retraining the winner."""
+    write_text(folder.study_file, json.dumps((read(folder) or {}) | {"searched_hours": hours}, indent=1) + "\n")
+
+
+def searched_hours(folder: StudyFolder) -> float:
+    """Return the hours in which the search has ended; 0 if it goes on, or if no retraining followed it."""
+    return float((read(folder) or {}).get("searched_hours", 0.0))
 
 
 def is_current(folder: StudyFolder) -> bool:

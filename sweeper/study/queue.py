@@ -35,6 +35,7 @@ class TrialQueue:
         self.resumable: deque[int] = deque()  # trials that were running when a sweep or a worker died
         self.asha = AshaPruner(spec.search.pruner)
         self.started = 0  # number of trials, whatever their outcome
+        self.ended = False  # the search has ended before
         self._grid = isinstance(spec.search.sampler, Grid)
         self._planned: Iterator[Params] = iter(())  # configurations to try before Optuna's
         self._queued: Params | None = None  # the next of them
@@ -57,6 +58,8 @@ class TrialQueue:
 
     def next(self) -> Next | None:
         """Return the next trial; None if none may start or resume."""
+        if self.ended:
+            return None
         resumed = self._resumed()
         if resumed is None:
             resumed = self._promoted()

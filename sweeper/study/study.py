@@ -56,6 +56,7 @@ def write_or_compare(study: Definition) -> None:
         "rules": spec.rules.model_dump(),
         "slots": study.slots,
         **({"plan": study.plan.document()} if study.plan else {}),
+        **{key: value for key, value in (before or {}).items() if key == "searched_hours"},
     }
     extension_files.keep(spec.extensions, folder.extensions)
     files.write_text(folder.space, spec.text)
@@ -154,6 +155,10 @@ class Study:
         """Reserve time for the confirmation of the best trials, with `slots` trainings side by side."""
         self._budget.expect_confirmation(confirm.trainings(slots), confirm.share)
         self._outcomes.update_budget_leader()
+
+    def end_search(self) -> None:
+        """Hand out no more jobs, as the search has ended in these hours before."""
+        self._queue.ended = True
 
     def _begin(self, found: Next) -> Job:
         folder = self.folder.trial(found.number)
@@ -291,7 +296,8 @@ class Study:
 
         If a trial is only out of time, or one was left open, all stay paused, so that more hours can resume them.
         """
-        stuck = [] if self._queue.resumable or self._outcomes.left else self._queue.asha.stuck()
+        waits = self._queue.ended or self._queue.resumable or self._outcomes.left
+        stuck = [] if waits else self._queue.asha.stuck()
         return [(one.job, self._outcomes.record(one, "PRUNED")) for one in stuck]
 
     @property

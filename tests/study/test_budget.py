@@ -274,6 +274,28 @@ def test_after_a_signal_no_final_is_made_and_the_command_that_resumes_makes_it(t
 
 
 @pytest.mark.process
+def test_once_the_winner_is_retrained_only_more_hours_start_more_trials(tmp_path):
+    folder = lay_out(tmp_path, SPACE.replace("SEED", "0").replace("PRUNER", "none"))
+    words = ["run", "space.yaml", "--devices", "cpu", "--no-mlflow", "--set", "rules.ensemble=false"]
+    study = folder / "mlruns/studies/question"
+
+    def run(seconds: int, *more: str) -> tuple[subprocess.CompletedProcess[str], int]:
+        ended = sweep(folder, *words, "--hours", str(seconds / 3600), *more, SWEEP_FAKE_SECONDS="0.1")
+        assert ended.returncode == 0, ended.stderr
+        return ended, len(list(study.glob("trials/*/result.json")))
+
+    first, trials = run(5)
+    assert "submission: " in first.stdout
+    (study / "elapsed_seconds").write_text("0.5\n")  # as if there were time for many more
+    again, same = run(5)
+    assert same == trials
+    assert "nothing was left to do: give --trials N or --hours H for more" in again.stderr
+    assert "made before" in again.stdout
+    assert run(8)[1] > trials
+    assert len(list(study.glob("finals/*"))) <= 2
+
+
+@pytest.mark.process
 @pytest.mark.slow
 def test_without_a_completed_trial_there_is_nothing_to_retrain(tmp_path):
     folder = lay_out(tmp_path, SPACE.replace("SEED", "0").replace("PRUNER", "none"))

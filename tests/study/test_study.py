@@ -11,7 +11,7 @@ import pytest
 from sweeper.errors import EnvironmentFault, StudyHeld, UserError
 from sweeper.space import compare, yaml_io
 from sweeper.space.space import Space
-from sweeper.store import records
+from sweeper.store import records, study_file
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.study import outcomes
 from sweeper.trial import Done, Failed
@@ -85,6 +85,18 @@ def test_the_hours_of_earlier_calls_are_part_of_the_budget(path):
     assert job
     assert adopted
     assert adopted.trial == job.trial
+
+
+def test_a_study_whose_search_has_ended_starts_nothing_and_keeps_that_on_record(path):
+    study = opened(path)
+    study_file.end_search(study.folder, 0.5)
+    study.close()
+    study = opened(path)
+    assert study_file.searched_hours(study.folder) == 0.5
+    study.end_search()
+    assert study.next_job() is None
+    assert study.settle() == []
+    study.close()
 
 
 def test_the_hours_of_a_study_that_did_not_count_them_are_those_of_its_epochs(path):
