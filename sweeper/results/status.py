@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from sweeper.store.ranking import parameter_names
 from sweeper.store.studies import FinalRun, StudyStatus, newest, status_of, studies
 from sweeper.system import gpu_processes
 from sweeper.text import relative_path
-from sweeper.trial import Ensemble, Job, RunningTrial, RunningTrials, State, TrialResult
+from sweeper.trial import Job, RunningTrial, RunningTrials, State, TrialResult
 from trainers.epoch import Epoch
 from trainers.support.position import Position
 
@@ -97,9 +97,11 @@ def next_command(one: StudyStatus) -> str:
         return one.resume
     finals = [final for final in one.finals if one.combines or (not final.ensemble and final.seed is None)]
     done = [final for final in finals if final.is_packed]
-    if together := [final.ensemble for final in finals if final.ensemble and not final.done]:
-        return f"sweep best {one.study.name} {_options(together[-1])} --export submission"
-    if one.best and (not done or len(done) < len(finals)):
+    if one.search_has_ended and not done:
+        return one.resume  # it knows what was retrained in these hours
+    if waiting := _unfinished(finals):
+        return f"sweep best {one.study.name} {_options(one, waiting)}--export submission"
+    if one.best and not done:
         return f"sweep best {one.study.name} --export submission"
     if any(final.scores for final in done):
         return f"sweep report {one.study.name}"
@@ -110,11 +112,20 @@ def next_command(one: StudyStatus) -> str:
     return f"sweep predict {one.study.name} IMAGES"
 
 
-def _options(ensemble: Ensemble) -> str:
-    """Return the options of `sweep best` that make an ensemble."""
-    if ensemble.repeats:
-        return f"--trial {ensemble.members[0].trial} --seeds {len(ensemble.members)}"
-    return f"--ensemble {ensemble.most}"
+def _unfinished(finals: Sequence[FinalRun]) -> FinalRun | None:
+    """Return the last final model that can be finished, an ensemble before its members; None if there is none."""
+    waiting = [final for final in finals if not final.is_packed and (final.ensemble or final.seed is None)]
+    return max(waiting, key=lambda final: (final.ensemble is not None, final.number), default=None)
+
+
+def _options(one: StudyStatus, final: FinalRun) -> str:
+    """Return the options of `sweep best` that finish a final model, with a space after them."""
+    if final.ensemble is None:
+        is_winner = one.winner is not None and one.winner.number == final.trial
+        return "" if final.untried or is_winner else f"--trial {final.trial} "
+    if final.ensemble.repeats:
+        return f"--trial {final.trial} --seeds {len(final.members)} "
+    return f"--ensemble {final.ensemble.most} "
 
 
 def here() -> Iterator[str]:

@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class StudyStatus:
     finals: tuple[FinalRun, ...]
     resume: str
     combines: bool = True  # its rules allow ensembles
+    searched_hours: float = 0.0  # see study_file
 
     @property
     def winner(self) -> TrialResult | None:
@@ -95,15 +96,28 @@ class StudyStatus:
         """RUNNING while held; COMPLETE if the folder shows the budget used up; INTERRUPTED while anything is open."""
         if self.holder:
             return "RUNNING"
-        spent = self.hours is not None and records.elapsed_seconds(self.study) >= self.hours * 3600 * (
-            1 - records.BUDGET_TOLERANCE
-        )
-        waits = ("RUNNING", "INTERRUPTED") if spent else OPEN  # out of hours, what is paused stays so
-        ended = [result for result in self.results if result.state not in waits]
         if self.planned == 0:  # the retraining is all there is
-            return "COMPLETE" if any(final.is_packed for final in self.finals) else "INTERRUPTED"
+            begun = any(final.ensemble and not final.done for final in self.finals)
+            return "COMPLETE" if any(final.is_packed for final in self.finals) and not begun else "INTERRUPTED"
+        ended = [result for result in self.results if result.state not in self._open]
         short = self.planned is not None and self.hours is None and len(ended) < self.planned
         return "INTERRUPTED" if short or len(ended) < len(self.results) or not ended else "COMPLETE"
+
+
+    @property
+    def _open(self) -> Collection[State]:
+        """The states of trials that keep the study from being complete: out of hours, what is paused stays so."""
+        if self.hours is None:
+            return OPEN
+        if self.search_has_ended:
+            return {"RUNNING"}
+        spent = records.elapsed_seconds(self.study) >= self.hours * 3600 * (1 - records.BUDGET_TOLERANCE)
+        return {"RUNNING", "INTERRUPTED"} if spent else OPEN
+
+    @property
+    def search_has_ended(self) -> bool:
+        """True if the search has ended in its hours, of which the rest is for the retraining."""
+        return self.hours is not None and 0 < self.hours <= self.searched_hours
 
 
 def studies() -> list[StudyFolder]:
@@ -173,6 +187,7 @@ def status_of(study: StudyFolder) -> StudyStatus:
         finals=tuple(finals(study)),
         resume=resume_command(study),
         combines=document.get("rules", {}).get("ensemble", True),
+        searched_hours=document.get("searched_hours", 0.0),
     )
 
 

@@ -10,6 +10,7 @@ from sweeper.results import status
 from sweeper.space import starter
 from sweeper.store import lock, records, studies, study_file
 from sweeper.store.paths import RunFolder, StudyFolder, database
+from sweeper.trial import Ensemble, EnsembleMember
 from tests.support.records import begin, curve, end, job
 
 IDENTITY = """{"schema_version": 2, "study": "focal",
@@ -248,3 +249,45 @@ def test_a_study_without_trials_wants_its_only_training_and_then_a_score():
     RunFolder(one.folder).submission.touch()
     assert studies.status_of(made).state == "COMPLETE"
     assert status.next_command(studies.status_of(made)) == "sweep score focal VALUE"
+
+
+def test_a_search_that_has_ended_in_its_hours_is_complete_although_a_trial_is_paused():
+    made = study(trials=1)
+    begin(job(made, 1))  # out of time
+    made.study_file.write_text(made.study_file.read_text().replace('"trials": 3, "hours": null', '"hours": 2'))
+    made.elapsed.write_text("3600\n")
+    made.resume_command.write_text("sweep run space.yaml --hours 2\n")
+    assert studies.status_of(made).state == "INTERRUPTED"
+    study_file.end_search(made, 2)
+    assert studies.status_of(made).state == "COMPLETE"
+    assert status.next_command(studies.status_of(made)) == "sweep run space.yaml --hours 2"  # the retraining
+    final = begin(job(made, 0, kind="final", folder=made.final("2026-11-21-0000").root))
+    end(final, curve(final), "COMPLETE")
+    assert status.next_command(studies.status_of(made)) == "sweep predict focal IMAGES"
+    made.study_file.write_text(made.study_file.read_text().replace('"hours": 2', '"hours": 3'))
+    assert studies.status_of(made).state == "INTERRUPTED"
+
+
+def test_an_unfinished_final_of_another_trial_is_finished_by_its_number():
+    made = study(planned=2)
+    best = begin(job(made, 1, kind="final", folder=made.final("2026-11-21-0001").root))
+    assert status.next_command(studies.status_of(made)) == "sweep best focal --export submission"
+    end(best, curve(best), "COMPLETE")
+    other = job(made, 0, kind="final", folder=made.final("2026-11-22-0000").root)
+    begin(other.model_copy(update={"metric_history": (0.5,)}))
+    assert status.next_command(studies.status_of(made)) == "sweep best focal --trial 0 --export submission"
+    member = job(made, 1, kind="final", folder=made.final("2026-11-22-0001-seed1000").root)
+    begin(member.model_copy(update={"seed": 1000}))  # no command finishes a member alone
+    assert status.next_command(studies.status_of(made)) == "sweep best focal --trial 0 --export submission"
+
+
+def test_a_study_without_trials_is_not_complete_before_its_ensemble_is():
+    made = study(trials=0, planned=0)
+    made.resume_command.write_text("sweep run space.yaml\n")
+    one = begin(job(made, 0, kind="final", folder=made.final("2026-11-21-0000").root))
+    end(one, curve(one), "COMPLETE")
+    members = (EnsembleMember(trial=0, share=0.5, final="2026-11-21-0000"),) * 2
+    both = job(made, 0, kind="final", folder=made.final("2026-11-21-ensemble").root)
+    begin(both.model_copy(update={"ensemble": Ensemble(members=members, most=2, started=1.0)}))
+    assert studies.status_of(made).state == "INTERRUPTED"
+    assert status.next_command(studies.status_of(made)) == "sweep run space.yaml"
