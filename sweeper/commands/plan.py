@@ -50,7 +50,7 @@ class Plan:
     images: dict[str, int]
     cache_gb: float
     cache_px: int  # side of the decoded images
-    epochs: int
+    epochs: int  # of the longest training
     device: str
     slots: int
     costs: tuple[Cost, ...]
@@ -85,7 +85,7 @@ def plan(path: Path, options: Options) -> Plan:
     answers = timing.measure(recipes, table.categories, slots, [file.path for file in spec.extensions], bf16=True)
     costs = tuple(_cost(prepared, recipe, answer) for recipe, answer in zip(recipes, answers, strict=True))
     trials = spec.budget.trials or space.size
-    epochs = recipes[0].train.epochs
+    epochs = space.most_epochs
     mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
     folds = spec.search.folds or 1
     alone = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
@@ -167,7 +167,8 @@ def lines(plan: Plan) -> Iterator[str]:
     """Yield the plan as text."""
     many = text.counted(plan.trials, "trial") if plan.trials else "as many trials as fit"
     folds = f"{plan.folds} folds of " if plan.folds else ""
-    yield f"study {plan.study}: {many}, each of {folds}{text.counted(plan.epochs, 'epoch')}"
+    most = "up to " if "epochs" in plan.parameters else ""
+    yield f"study {plan.study}: {many}, each of {most}{folds}{text.counted(plan.epochs, 'epoch')}"
     yield from _opened(plan)
     images = ", ".join(f"{count:,} {split}" for split, count in plan.images.items())
     kept = f" as JPEG, {plan.jpeg}" if plan.jpeg else ""

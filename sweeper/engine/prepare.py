@@ -315,7 +315,7 @@ def prepare(
     plan = _planned(ready, space, table, options, homes if side == "auto" else slots)
     if plan and any(read.of_preset.get(key, value) != value for key, value in plan.values.items()):
         ready, space = _settled(presets.replanned(read, plan.values), table, folder)
-    if _is_untried(folder, plan):
+    if ready.by_hours and _is_untried(folder, plan):
         ready = replace(ready, budget=ready.budget.model_copy(update={"trials": 0}))
     return PreparedStudy(ready, space, found, folder, tuple(slots), side, weights, plan)
 
@@ -362,7 +362,15 @@ def _settled(read: "StudySpec", table: "Table", folder: StudyFolder) -> "tuple[S
         read = replace(read, data=data, derived=tuple(f"data.{key}" for key in keys))
         space = Space(read, names)
     _ = space.framing
-    return read, space
+    return _capped(read, space), space
+
+
+def _capped(spec: "StudySpec", space: Space) -> "StudySpec":
+    """Return the study with at most as many trials as its grid has configurations."""
+    trials, most = spec.budget.trials, space.size
+    if spec.search.sampler.name != "grid" or trials is None or most is None or trials <= most:
+        return spec
+    return replace(spec, budget=spec.budget.model_copy(update={"trials": most}))
 
 
 def _planned(

@@ -91,6 +91,11 @@ class Space:
         return max(max(recipe.train.input_size) for recipe in self.recipes())
 
     @property
+    def most_epochs(self) -> int:
+        """The epochs of the longest training."""
+        return max(self._train(closed).epochs for _, closed in self._over(lambda name: name == "epochs"))
+
+    @property
     def is_square(self) -> bool:
         """True if every network takes square images."""
         return all(len(set(recipe.train.input_size)) == 1 for recipe in self.recipes())

@@ -131,7 +131,9 @@ class HoursPlan(BaseModel):
     def search_hours(self) -> float:
         """The hours in which two of its trials and what follows them fit."""
         rounds = math.ceil(min(2, self.configurations or 2) / self.slots)
-        seconds = self.start_seconds + self.aside + self.first_seconds + (rounds - 1) * self.trial_seconds
+        rest = self.aside - self.again  # new seeds take more with more hours
+        seconds = self.start_seconds + rest + self.first_seconds + (rounds - 1) * self.trial_seconds
+        seconds = min(seconds + self.repeats * self.trial_seconds, seconds / (1 - self.share))
         return rounded_up(RESERVE * seconds / 3600)
 
     @property
@@ -311,7 +313,7 @@ class Planner:
         trials, finals = [], []
         for recipe, known in zip(self.recipes, self.paces, strict=True):
             fit, look = self.seconds(recipe, known, size)
-            length = epochs or recipe.train.epochs
+            length = epochs or self.space.most_epochs
             trials.append(TRIAL_S + length * (train * fit + val * look) * (folds or 1))
             seen = test * look * (recipe.train.tta.count + (folds or 0))  # the model of each fold predicts as well
             finals.append(self.start + TRIAL_S + length * (train + val) * fit + seen)  # no epoch of it is judged
@@ -329,7 +331,7 @@ class Planner:
             slots=len(self.slots),
             values={key: value for key, value in values.items() if value is not None},
             image_size=" or ".join(sizes),
-            epochs=shape.epochs or max(recipe.train.epochs for recipe in self.recipes),
+            epochs=shape.epochs or self.space.most_epochs,
             trial_seconds=shape.trial,
             slowest_seconds=shape.slowest,
             final_seconds=shape.final,

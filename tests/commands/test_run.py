@@ -239,6 +239,20 @@ def test_a_study_that_began_without_a_plan_gets_none(here, tmp_path, monkeypatch
     assert again.plan is None
 
 
+def test_a_study_without_time_for_a_search_gets_trials_once_their_number_is_given(here, tmp_path):
+    begun(tmp_path / "hours.yaml")
+    few = ("budget.hours=0.3",)
+    assert prepare.prepare(tmp_path / "hours.yaml", Options(few)).spec.budget.trials == 0
+    asked = Options(few, trials=5, then_best=True)
+    assert prepare.prepare(tmp_path / "hours.yaml", asked).spec.budget.trials == 5
+
+
+def test_a_grid_has_no_more_trials_than_configurations(here):
+    grid = ("search.sampler=grid", "train.epochs={choice: [1, 2]}", "train.optimizer.lr={choice: [0.1, 0.2]}")
+    assert prepare.prepare(here, Options(grid, trials=100)).spec.budget.trials == 4
+    assert prepare.prepare(here, Options(grid, trials=3)).spec.budget.trials == 3
+
+
 @pytest.mark.process
 @pytest.mark.slow
 def test_hours_too_few_are_refused_before_anything_starts(ground, tmp_path):
@@ -555,6 +569,8 @@ def test_a_plan_in_words_warns_that_later_trials_depend_on_results():
     assert (first, second) == ("study question: 1 trial, each of 4 epochs", "no parameters: a single recipe")
     assert third.startswith("images: ")
     assert time == "time: at most 15m on 2 slots, less with pruning"
+    longest = replace(made, parameters={"epochs": "choice [2, 4]"})
+    assert next(plan.lines(longest)) == "study question: 3 trials, each of up to 4 epochs"
     assert "as many trials as fit, each of 1 epoch" in next(plan.lines(replace(made, trials=None, epochs=1)))
 
 

@@ -233,6 +233,26 @@ def test_hours_too_few_for_one_training_are_refused_with_those_that_would_do(pho
         made(photo, less, more, retrains=retrains).plan()
 
 
+@pytest.mark.parametrize("confirm", ["", "search: {confirm: {top: 4, seeds: 3}}", "search: {confirm: {share: 0.5}}"])
+def test_the_hours_that_would_do_for_a_search_do(photo, confirm):
+    more = f"{confirm}\npreset: best\n{SEARCHED.replace('{optimizer', '{epochs: 5, image_size: 160, optimizer')}"
+    plan = made(photo, 0.05, more).plan()
+    assert plan.once
+    assert f"--hours {plan.search_hours:g} would do" in plan.line
+    assert not made(photo, plan.search_hours, more).plan().once
+    assert made(photo, plan.search_hours * 0.85, more).plan().once
+
+
+def test_trials_of_several_lengths_are_planned_as_the_longest(photo):
+    def trials(epochs: str) -> int:
+        more = f"preset: best\n{SEARCHED.replace('{optimizer', '{image_size: 96, epochs: ' + epochs + ', optimizer')}"
+        plan = made(photo, 8, more).plan()
+        assert plan.epochs == 40
+        return plan.trials
+
+    assert trials("{choice: [5, 40]}") == trials("40") > 1
+
+
 @pytest.mark.parametrize(("hours", "digits"), [(0.0372, 0.038), (1.0, 1.0), (11.2, 12), (123, 130)])
 def test_hours_are_rounded_upwards(hours, digits):
     assert math.isclose(planner.rounded_up(hours), digits)
