@@ -103,7 +103,6 @@ class StudyStatus:
         short = self.planned is not None and self.hours is None and len(ended) < self.planned
         return "INTERRUPTED" if short or len(ended) < len(self.results) or not ended else "COMPLETE"
 
-
     @property
     def _open(self) -> Collection[State]:
         """The states of trials that keep the study from being complete: out of hours, what is paused stays so."""
