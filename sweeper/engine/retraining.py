@@ -79,8 +79,8 @@ def session(
     events: bool = False,
 ) -> Made:
     """Return the result of `work`, run while `study` is held: its data checked and decoded, its MLflow run open, and
-    signals handled. With `events`, events are logged as JSON. The runs in `spent_on` share the seconds until `work`
-    ends, however it ends; the time that observers still need afterwards is not counted.
+    signals handled. With `events`, events are logged as JSON. The runs that are in `spent_on` when `work` ends,
+    however it ends, share its seconds; the time that observers still need afterwards is not counted.
 
     On a full disk everything but the data is released, and `work` starts again when there is room. Raises Stopped if
     the user does not wait for that.
@@ -196,9 +196,10 @@ class Retraining:
         """
         if message.failure == "disk":
             return records.result_of(run.job, run.epochs, "INTERRUPTED", message)
-        self._deaths[run.folder.root] += 1
-        if message.failure in ("died", "hung") and self._deaths[run.folder.root] <= RETRIES:
-            return self._again(run, run.job, message, "retrying")
+        if message.failure in ("died", "hung"):
+            self._deaths[run.folder.root] += 1
+            if self._deaths[run.folder.root] <= RETRIES:
+                return self._again(run, run.job, message, "retrying")
         if change := _remedy(run.job, message):
             remedy, update = change
             job = run.job.model_copy(update=update)

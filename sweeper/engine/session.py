@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MakeExecutor = Callable[[Observers], "Executor"]
 """Makes the executor once its observers exist."""
 NOTHING_LEFT = "nothing was left to do: give --trials N or --hours H for more"
+NO_TRIAL_LEFT = "no trial was left to run: give --trials N or --hours H for more"
 STATES: dict[int, State] = {0: "COMPLETE", 5: "FAILED"}
 """The state of a study's run in MLflow by exit code; any other code means INTERRUPTED."""
 
@@ -119,7 +120,7 @@ class Session:
         finally:
             study.close()
         idle = self.searches and outcome.exit_code == 0 and records.results(folder) == before
-        return replace(outcome, reason=NOTHING_LEFT) if idle else outcome
+        return replace(outcome, reason=NO_TRIAL_LEFT if self.goes_on else NOTHING_LEFT) if idle else outcome
 
     def _expect(self, study: Study) -> None:
         """Reserve time in the study for what follows the search, unless it has ended in these hours before."""

@@ -57,13 +57,14 @@ def _compared(won: Winner, ranking: Ranking) -> Iterator[str]:
     """Yield sentences that compare the winner with the next trial and with the most frequent class."""
     ranked = [row for row in ranking.rows if row["rank"] and row["trial"] != won.result.number]
     if ranked:
-        rival = f"trial {ranked[0]['trial']} ({text.format_value(ranked[0]['value'])})"
-        tied = sum(bool(row["tied"]) for row in ranked)
+        tied = [row for row in ranked if row["tied"]]
+        first = ranked[0] if won.confirmed or not tied else tied[0]
+        rival = f"trial {first['trial']} ({text.format_value(first['value'])})"
         if won.confirmed:
             yield f"The next best in the search is {rival}."
         elif tied:
-            others = f" and {text.counted(tied - 1, 'other')}" if tied > 1 else ""
-            yield f"It is tied with {rival}{others}: val cannot separate them."
+            others = f" and {text.counted(len(tied) - 1, 'other')}" if len(tied) > 1 else ""
+            yield f"It is tied with {rival}{others}: {won.judged_on} cannot separate them."
         else:
             yield f"It beats {rival}."
     if (least := _baseline(won)) is not None:

@@ -44,6 +44,7 @@ class CardData:
     table: "Table"
     test: Scores | None
     notes: tuple[str, ...] = ()  # on the data set
+    picked: bool = False  # the trial was chosen by number or for an ensemble, not as the best
 
     @property
     def judged_on(self) -> str:

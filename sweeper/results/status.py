@@ -171,9 +171,12 @@ def _first_command(space: Path | None) -> str:
 
 # ------------------------------------------------------------------------------------- the hours
 class Spent(NamedTuple):
-    """Seconds spent in epochs of trials, in retrainings and between trials, and seconds left of the budget."""
+    """Seconds spent in epochs of trials, in new seeds, in retrainings and between trials, and seconds left of the
+    budget.
+    """
 
     trials: float
+    new_seeds: float
     retraining: float
     between_trials: float
     unused: float  # negative if the study ended late
@@ -182,7 +185,8 @@ class Spent(NamedTuple):
     def words(self) -> str:
         rest = text.format_duration(abs(self.unused))
         end = f"unused {rest}" if self.unused >= 0 else f"{rest} late"
-        parts = {"trials": self.trials, "retraining": self.retraining, "between trials": self.between_trials}
+        parts = {"trials": self.trials, **({"new seeds": self.new_seeds} if self.new_seeds else {})}
+        parts |= {"retraining": self.retraining, "between trials": self.between_trials}
         return ", ".join([*(f"{name} {text.format_duration(seconds)}" for name, seconds in parts.items()), end])
 
 
@@ -191,8 +195,9 @@ def spent(one: StudyStatus) -> Spent | None:
     if one.hours is None or one.holder:
         return None
     swept, trials = records.elapsed_seconds(one.study), records.seconds(one.study)
-    retraining = sum(records.final_seconds(final.folder) for final in one.finals)
-    return Spent(trials, retraining, max(0.0, swept - trials), one.hours * 3600 - swept - retraining)
+    seeds, retraining = map(records.retraining_seconds, (one.study.confirmations, one.study.finals))
+    rest = one.hours * 3600 - swept - seeds - retraining
+    return Spent(trials, seeds, retraining, max(0.0, swept - trials), rest)
 
 
 # ---------------------------------------------------------------------------------------- watching

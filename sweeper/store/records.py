@@ -360,6 +360,11 @@ def final_seconds(folder: RunFolder) -> float:
     return sum(end - start for start, end in _spans(history(folder))) if noted is None else noted
 
 
+def retraining_seconds(place: Path) -> float:
+    """Return the seconds of all runs in `place`, which holds the retrainings or the confirmations of a study."""
+    return sum(final_seconds(RunFolder(path)) for path in place.glob("*") if path.is_dir())
+
+
 def add_final_seconds(folder: RunFolder, seconds: float) -> None:
     """Add `seconds` to the recorded time of a retraining; on a full disk only this addition is lost."""
     try:

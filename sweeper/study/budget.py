@@ -38,6 +38,7 @@ class TimeBudget:
         self._rests = overheads(folder)
         self._growth = self._aside = 0.0  # (train + val) / train if a retraining follows, else 0; its overhead
         self._models = 1  # retrained one after another
+        self._past = 0.0  # seconds of earlier retrainings and confirmations in the same hours
         self._repeats, self._share = 0, 0.0  # confirmation trainings in a row; the most they take of the hours
         self._winner: tuple[TrainConfig, int] | None = None
         self.learnt = 0  # counts updates, so that others notice new information
@@ -90,13 +91,17 @@ class TimeBudget:
 
     def expect_final(self, growth: float, seconds: float = 0.0, models: int = 1) -> None:
         """Reserve time for retraining the winner on `growth` times as many images, as several `models` one after
-        another, plus `seconds` of overhead.
+        another, plus `seconds` of overhead. Earlier retrainings count as part of the hours from now on.
         """
         self._growth, self._aside, self._models = growth, seconds, models
+        self._past += records.retraining_seconds(self._folder.finals)
 
     def expect_confirmation(self, trainings: int, share: float) -> None:
-        """Reserve time for that many trainings of the leader in sequence, at most a `share` of the hours."""
+        """Reserve time for that many trainings of the leader in sequence, at most a `share` of the hours. Earlier
+        confirmations count as part of the hours from now on.
+        """
         self._repeats, self._share = trainings, share
+        self._past += records.retraining_seconds(self._folder.confirmations)
 
     def leads(self, train: TrainConfig, epochs: int) -> None:
         """Learn which configuration would be retrained now, and for how many epochs."""
@@ -108,6 +113,11 @@ class TimeBudget:
         return self._growth > 0 or self._repeats > 0
 
     # ----------------------------------------------------------------------------------- judging
+    @property
+    def _left(self) -> float:
+        """The seconds left of the hours."""
+        return self._limit - self.spent - self._past
+
     @property
     def limited(self) -> bool:
         return self._limit < math.inf
@@ -122,7 +132,7 @@ class TimeBudget:
 
     def fits(self, train: TrainConfig, epochs: int) -> bool:
         """True if `epochs` more of a trial, and what follows the search, are expected to fit in the hours."""
-        left = self._limit - self.spent
+        left = self._left
         return left > 0 and self.cost(train, epochs) <= left - self._after(train)
 
     def fits_whole(self, train: TrainConfig) -> bool:
@@ -136,23 +146,23 @@ class TimeBudget:
         if not self.limited:
             return False
         ahead = (self._epochs(train) - done) * self._pace(train)
-        if self.spent + ahead + self._after(train) <= self._limit * (1 + BUDGET_TOLERANCE):
+        if ahead + self._after(train) <= self._left + self._limit * BUDGET_TOLERANCE:
             return False
-        return self.spent + self._pace(train) + self._after() > self._limit
+        return self._pace(train) + self._after() > self._left
 
     def surely_fits_any(self) -> bool:
         """True if even the most expensive trial fits, going by what is known."""
         if not self.limited or not self._paces:
-            return self._limit > self.spent
+            return self._left > 0
         most = self._whole(max)
         return (
             most * (1 + self._models * self._growth / self._folds) + self._confirmation(most)
-            <= self._limit - self.spent - self._after()
+            <= self._left - self._after()
         )
 
     def fits_none(self) -> bool:
         """True if not even the cheapest trial fits."""
-        left = self._limit - self.spent - self._after()
+        left = self._left - self._after()
         return left <= 0 or bool(self._paces and self._whole(min) > left)
 
     def _pace(self, train: TrainConfig) -> float:
@@ -187,11 +197,11 @@ class TimeBudget:
         one = max(paces, default=0.0) * self._growth + max(self._rests, default=0.0)
         return self._models * one + self._aside
 
-    def repeats(self, trains: Sequence[TrainConfig], slots: int) -> float:
-        """Return how often these can be trained in the hours, with time left for retraining the leader; `slots` of
-        them run side by side.
+    def repeats(self, trains: Sequence[TrainConfig], slots: int, share: float = 1.0) -> float:
+        """Return how often these can be trained in a `share` of the hours, with time left for retraining the leader;
+        `slots` of them run side by side.
         """
-        left = self._limit - self.spent - self._final([self._winner] if self._winner else [])
+        left = min(self._left - self._final([self._winner] if self._winner else []), share * self._limit)
         seconds = sum(self.cost(train, self._epochs(train)) for train in trains) / min(slots, len(trains))
         return left / seconds if seconds else math.inf
 

@@ -11,7 +11,7 @@ from sweeper.engine import retraining
 from sweeper.results.winner import leaders
 from sweeper.space.spec import Confirm
 from sweeper.store import paths, records
-from sweeper.store.paths import StudyFolder
+from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.terminal import events, output
 from sweeper.terminal.output import print_message
 from sweeper.trial import Done, Job, TrialResult
@@ -61,7 +61,13 @@ def run(
     if jobs := left():
         recipe = jobs[0].recipe
         retraining.session(
-            study, recipe, slots, lambda held: held.train(left(), _make_result), mlflow=mlflow, events=events
+            study,
+            recipe,
+            slots,
+            lambda held: held.train(left(), _make_result),
+            spent_on=[RunFolder(job.folder) for job in jobs],
+            mlflow=mlflow,
+            events=events,
         )
     values = records.confirmed(study)
     rows = [Row(one.number, one.backbone, one.value or 0.0, values[one.number]) for one in front]
@@ -75,7 +81,7 @@ def as_planned(session: "Session", asked: Confirm) -> None:
     """
     folder, slots, options = session.prepared.folder, session.prepared.slots, session.options
     front = leaders(folder, asked.top)
-    top, seeds = _fitting(session, front, asked.seeds) if len(front) > 1 else (0, 0)
+    top, seeds = _fitting(session, front, asked) if len(front) > 1 else (0, 0)
     if len(front) > 1 and (top, seeds) != (len(front), asked.seeds):
         room = f"{text.counted(seeds, 'new seed')} for each of the best {top}" if seeds else "no new seeds"
         print_message(f"the hours allow {room}; increase --hours for all")
@@ -94,15 +100,16 @@ def _report(folder: StudyFolder, rows: Sequence[Row], *, minimize: bool, as_even
     print_message(luck(rows, minimize=minimize))
 
 
-def _fitting(session: "Session", front: Sequence[TrialResult], seeds: int) -> tuple[int, int]:
+def _fitting(session: "Session", front: Sequence[TrialResult], asked: Confirm) -> tuple[int, int]:
     """Return how many leaders (at least two) and seeds fit the hours, counting those on record; else (0, 0)."""
     study = session.prepared.folder
     trains = [job.recipe.train for one in front if (job := records.read_config(study.trial(one.number)))]
     clock = session.clock(trains[0], front[0].epoch or 0)
-    done = max((len(values) for values in records.confirmed(study).values()), default=0)
+    known = records.confirmed(study)
     for top in range(len(trains), 1, -1):
-        rounds = clock.repeats(trains[:top], len(session.prepared.slots))
-        if (fitting := max(done, int(min(seeds, rounds)))) > 0:
+        done = max(len(known.get(one.number, ())) for one in front[:top])
+        rounds = clock.repeats(trains[:top], len(session.prepared.slots), asked.share)
+        if (fitting := max(done, int(min(asked.seeds, rounds)))) > 0:
             return top, fitting
     return 0, 0
 
@@ -120,6 +127,8 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
     original = records.read_config(study.trial(result.number))
     if original is None or records.read_result(folder):
         return None
+    if begun := records.read_config(folder):  # a remedy may have changed it
+        return begun.model_copy(update={"folder": folder.root, "cache": paths.cache()})
     changes = {
         "kind": "confirm",
         "recipe": original.recipe.with_seed(original.recipe.train.seed + STRIDE * repeat),

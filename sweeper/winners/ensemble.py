@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.engine import prepare, retraining
@@ -36,23 +36,26 @@ def export(
     if chosen.alone:
         return final.export(chosen.best, slots[:1], again=again, mlflow=mlflow, events=events)
     study, recipe = chosen.best.study, chosen.best.job.recipe
-    job, places = _started(chosen, again=again)
-    folder, waiting = RunFolder(job.folder), [one for one in places if records.read_result(one) is None]
-    if _is_made(folder) and not waiting:
+    found = _on_record(chosen, again=again)
+    if found and _is_made(folder := RunFolder(found[0].folder)) and not _waiting(found[1]):
         table = prepare.checked(recipe.data).table
         if study_file.predicts(folder, images.fingerprint(table), images.fingerprint_of(table, "test")):
             if mlflow:
                 catching_up.catch_up([study], print_message)
             return final.packed(folder, table, recipe.data, recipe.metric, known=True)
-    return retraining.session(
-        study,
-        recipe,
-        slots,
-        lambda session: _trained(chosen, places, job, session),
-        spent_on=waiting or [folder],
-        mlflow=mlflow,
-        events=events,
-    )
+    spent: list[RunFolder] = []
+
+    def work(session: retraining.RetrainingSession) -> Final:
+        job, places = _on_record(chosen, again=again) or _begun(chosen, again=again)
+        spent[:] = _waiting(places) or [RunFolder(job.folder)]
+        return _trained(chosen, places, job, session)
+
+    return retraining.session(study, recipe, slots, work, spent_on=spent, mlflow=mlflow, events=events)
+
+
+def _waiting(places: Iterable[RunFolder]) -> list[RunFolder]:
+    """Return the members that are not trained yet."""
+    return [one for one in places if records.read_result(one) is None]
 
 
 def _trained(
@@ -78,12 +81,8 @@ def _trained(
     return final.packed(folder, session.table, job.recipe.data, chosen.best.result.metric, known=known)
 
 
-def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:
-    """Return the ensemble on record (an unfinished one first) or a new one, and the final models of its members.
-
-    It is recorded before its members are trained, so that the study shows what remains to be done. An unfinished one
-    with other members holds nothing yet and is removed.
-    """
+def _on_record(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]] | None:
+    """Return the ensemble on record, an unfinished one first, and the final models of its members; else None."""
     study = chosen.best.study
     known = [one for one in studies.finals(study) if one.members]
     present = [final.current(one) for one in chosen.members] if known else []
@@ -92,8 +91,16 @@ def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Wi
         if job and job.ensemble and _is_of(job.ensemble, chosen, present) and not (one.done and again):
             places = {study.final(m.final): one for m, one in zip(job.ensemble.members, chosen.members, strict=True)}
             return job.model_copy(update={"folder": one.folder.root, "cache": paths.cache()}), places
-    for one in known:
-        if not one.done:
+    return None
+
+
+def _begun(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:
+    """Record a new ensemble before its members are trained, so that the study shows what remains to be done.
+
+    Unfinished ones, of other members, hold nothing yet and are removed. The caller holds the study.
+    """
+    for one in studies.finals(chosen.best.study):
+        if one.members and not one.done:
             shutil.rmtree(one.folder.root)
     made = {final.place(one, again=again)[0]: one for one in chosen.members}
     job = _job(chosen, made)

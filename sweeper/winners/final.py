@@ -276,14 +276,19 @@ def record(won: Winner, job: Job, scores: Scores | None, epochs: list[Epoch], ta
         submission.export_folds(won, folder, table)
     data = jsonfile.read(won.study.data, Summary)
     notes = data.notes if data else ()
-    facts = card.CardData(won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes)
+    facts = card.CardData(
+        won.study.name, won.result, won.epoch, won.confirmed, job, table, scores, notes, picked=won.picked
+    )
     write_text(folder.card, card.card(facts, sha256(folder.model), made.sha256 if made else None))
     study_file.note_test(folder, images.fingerprint_of(table, "test"))
     value = scores.metrics.get(job.recipe.metric) if scores else None
     errors = scores.standard_errors if scores else {}
     ended = records.result_of(job, epochs, "COMPLETE")
     last = epochs[-1].number if epochs else None
-    return ended.model_copy(update={"value": value, "epoch": last, "standard_errors": errors})
+    changes: dict[str, Any] = {"value": value, "epoch": last, "standard_errors": errors}
+    if job.only_predict and (before := records.read_result(folder)):
+        changes["ended"] = before.ended  # it is no newer model than it was
+    return ended.model_copy(update=changes)
 
 
 def packed(folder: RunFolder, table: "Table", data: DataConfig, metric: str, *, known: bool) -> Final:

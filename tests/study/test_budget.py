@@ -289,7 +289,7 @@ def test_once_the_winner_is_retrained_only_more_hours_start_more_trials(tmp_path
     (study / "elapsed_seconds").write_text("0.5\n")  # as if there were time for many more
     again, same = run(5)
     assert same == trials
-    assert "nothing was left to do: give --trials N or --hours H for more" in again.stderr
+    assert "no trial was left to run: give --trials N or --hours H for more" in again.stderr
     assert "made before" in again.stdout
     assert run(8)[1] > trials
     assert len(list(study.glob("finals/*"))) <= 2
