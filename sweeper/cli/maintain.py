@@ -63,13 +63,13 @@ def clean(
         typer.Option(
             min=1,
             metavar="N",
-            help="Keep the checkpoints of the N best trials; default: keep_checkpoints of the study",
+            help="Keep the checkpoints of the N best trials; default: keep_checkpoints of the study, else 1",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete checkpoints and caches that are no longer needed."""
+    """Delete the checkpoints of all but the best trials, and caches that no study uses."""
     from sweeper import text
     from sweeper.commands import clean
     from sweeper.terminal.output import print_message

@@ -74,7 +74,8 @@ def of_study(study: StudyFolder, keep: int | None) -> Iterator[Item]:
     limit = keep or (study_file.read(study) or {}).get("keep_checkpoints") or 1
     ended = [entry.result for entry in trial_index.read(study).values()]
     for result in retention.outside_best(ended, limit):
-        yield from _files(CHECKPOINTS.format(keep=limit), study.trial(result.number).checkpoints)
+        able = retention.removable(study.trial(result.number), completed=result.state == "COMPLETE")
+        yield from _files(CHECKPOINTS.format(keep=limit), able)
     done = {result.number for result in ended}
     for number, folder in records.folders(study):
         yield from _files(LEFT, records.leftovers(folder.root, ended=number in done))

@@ -52,6 +52,17 @@ class Retention:
             delete_checkpoints(folder)
 
 
+def removable(folder: RunFolder, *, completed: bool) -> list[Path]:
+    """Return the files that a trial outside the best can do without: not its predictions on val if it completed,
+    unless they are large.
+    """
+    try:
+        keeps = completed and folder.val_logits.stat().st_size <= MAX_PREDICTIONS
+    except FileNotFoundError:
+        keeps = False
+    return [path for path in folder.checkpoints if not (keeps and path == folder.val_logits)]
+
+
 def rank(result: TrialResult) -> Rank:
     """Return a sort key, larger for better trials: the earlier of equal values is better, and trials that did not
     complete come last.

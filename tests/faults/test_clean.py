@@ -85,6 +85,8 @@ def done(tmp_path: Path, garments: Path) -> Lab:
 
 @pytest.mark.fault("X-clean")
 def test_clean_says_first_then_removes_and_the_study_goes_on(done, reference, case):
+    for folder in done.trials:
+        (folder / "val_logits.npy").write_bytes(b"predictions, which the fake trainer does not make")
     said = done.sweep("clean", "question")
     assert "checkpoints of finished trials, beyond the best 1 (14)" in said.out
     assert "nothing was removed; --yes removes it" in said.err
@@ -94,6 +96,7 @@ def test_clean_says_first_then_removes_and_the_study_goes_on(done, reference, ca
     document = json.loads(done.sweep("clean", "question", "--keep", "2", "--yes", "--json").out)
     assert document["freed"] == document["bytes"] == bytes_held > 600_000
     assert holding(done) == best(done, 2)
+    assert all((folder / "val_logits.npy").exists() for folder in done.trials)
     before = done.results()
     ended = done.run("--no-mlflow", "--trials", "9")
     assert holding(done) == best(done, 2) | {8}
