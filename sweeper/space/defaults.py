@@ -129,14 +129,14 @@ AUGMENT: dict[str, dict[str, Any]] = {
 }
 
 
-LONG = 10  # epochs from which small networks get strong augmentation: see docs/explanation/measurements.md
+LONG = 10  # epochs from which small networks get strong augmentation: see docs/explanation/recipe-parts.md
 
 
 # fmt: off
 TABLE = (
     #      architectures                                     lr   backbone layer  decay  drop path  augment
     Family(r"(mobilenet|mnasnet|(tf_)?efficientnet_(b0|lite)|test_)", 2e-3, 1.0, 0.9, 0.05, None, "strong",
-           "measured on photographs with MobileNetV2, see docs/explanation/measurements.md"),
+           "measured on photographs with MobileNetV2, see docs/explanation/recipe-parts.md"),
     Family(r"(tf_)?efficientnet", 1e-3, 0.5, 1.0, 0.02, None, "medium",
            "Tan and Le 2021, section 5.2: fine-tuning at a low rate; timm's recipes for decay"),
     Family(r"convnext", 1e-3, 0.3, 0.87, 0.05, 0.1, "medium",
@@ -156,7 +156,7 @@ SCRATCH = Family(r"", 2e-3, 1.0, 1.0, 0.05, None, "light", "from random weights:
 
 
 # fmt: on
-SCALES = [1.0, 1.15]  # magnifications of test-time augmentation, measured: see docs/explanation/measurements.md
+SCALES = [1.0, 1.15]  # magnifications of test-time augmentation, measured: see docs/explanation/recipe-parts.md
 
 
 PARTS = (

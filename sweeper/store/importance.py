@@ -9,7 +9,7 @@ from sweeper.store.paths import StudyFolder
 from sweeper.trial import Message
 
 MIN_TRIALS = 40
-"""Trials that PED-ANOVA needs; docs/explanation/measurements.md shows how often it is right, by number of trials."""
+"""Trials that PED-ANOVA needs, measured in docs/explanation/search-measured.md."""
 MIN_COMPLETED = 5  # of them
 SHOWN = 3  # parameters in one line
 

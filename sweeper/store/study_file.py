@@ -127,7 +127,7 @@ def end_search(folder: StudyFolder, hours: float) -> None:
 
 
 def searched_hours(folder: StudyFolder) -> float:
-    """Return the hours in which the search has ended; 0 if it goes on, or if no retraining followed it."""
+    """Return the hours in which the search has ended; 0 if it continues, or if no retraining followed it."""
     return float((read(folder) or {}).get("searched_hours", 0.0))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trainers.data.layouts import Table
 
 
-SECOND_SEED = 0.01  # overall and mean class accuracy that a second seed gains (docs/explanation/measurements.md)
+SECOND_SEED = 0.01  # overall and mean class accuracy that a second seed gains (docs/explanation/recipe-parts.md)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def pair(won: Winner) -> Selection:
     expected to, else `won` with two seeds.
 
     Among trials of one backbone, a second seed of the best gains at least as much as the best partner on val
-    (docs/explanation/measurements.md).
+    (docs/explanation/recipe-parts.md#two-seeds-of-one-trial).
     """
     others = {one.backbone for one in records.results(won.study)} - {won.result.backbone}
     if others and won.study.trial(won.result.number).val_logits.exists():

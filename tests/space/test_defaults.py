@@ -90,7 +90,7 @@ def test_a_correction_is_fitted_where_the_metric_is_a_mean_over_classes_and_the_
 
 @pytest.mark.parametrize("metric", names())
 def test_labels_are_smoothed_where_the_goal_is_an_answer_and_no_probability(metric):
-    """With a fitted correction, means over classes gain from it as well: see docs/explanation/measurements.md."""
+    """With a fitted correction, means over classes gain from it as well: see docs/explanation/recipe-parts.md."""
     smoothing = 0.1 if metric in STANDARD else 0.0
     for train in ({"backbone": "resnet50"}, {"backbone": "van_b0", "pretrained": False}):
         assert config(metric, **train).loss.label_smoothing == smoothing

@@ -104,7 +104,7 @@ def test_where_little_more_than_two_of_the_shortest_fit_these_are_planned(photo)
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_pixels_and_epochs_come_before_a_third_trial(photo, slots):
-    """Up to five trials gain less than twice the pixels do: see docs/explanation/measurements.md."""
+    """Up to five trials gain less than twice the pixels do: see docs/explanation/defaults.md."""
     whole = cost(made(photo, 1))
     plan = made(photo, (2 / slots + 1.6) * whole / 3600, slots=slots).plan()
     assert (plan.trials, plan.values) == (2, {"image_size": 128, "epochs": 10})

@@ -59,7 +59,7 @@ def _keep_memory() -> None:
 
     By default, each large array is mapped when it is created and unmapped when it is freed, and the kernel clears its
     pages one by one as they are touched. That takes a sixth to a third of the CPU time of small networks
-    (docs/explanation/measurements.md).
+    (docs/explanation/speed.md#epochs-and-trials).
     """
     if sys.platform != "linux":
         return
