@@ -97,8 +97,8 @@ class StudyStatus:
         if self.holder:
             return "RUNNING"
         if self.planned == 0:  # the retraining is all there is
-            begun = any(final.ensemble and not final.done for final in self.finals)
-            return "COMPLETE" if any(final.is_packed for final in self.finals) and not begun else "INTERRUPTED"
+            started = any(final.ensemble and not final.done for final in self.finals)
+            return "COMPLETE" if any(final.is_packed for final in self.finals) and not started else "INTERRUPTED"
         ended = [result for result in self.results if result.state not in self._open]
         short = self.planned is not None and self.hours is None and len(ended) < self.planned
         return "INTERRUPTED" if short or len(ended) < len(self.results) or not ended else "COMPLETE"

@@ -127,8 +127,8 @@ def _job(study: StudyFolder, result: TrialResult, repeat: int) -> Job | None:
     original = records.read_config(study.trial(result.number))
     if original is None or records.read_result(folder):
         return None
-    if begun := records.read_config(folder):  # a remedy may have changed it
-        return begun.model_copy(update={"folder": folder.root, "cache": paths.cache()})
+    if started := records.read_config(folder):  # a remedy may have changed it
+        return started.model_copy(update={"folder": folder.root, "cache": paths.cache()})
     changes = {
         "kind": "confirm",
         "recipe": original.recipe.with_seed(original.recipe.train.seed + STRIDE * repeat),

@@ -46,7 +46,7 @@ def export(
     spent: list[RunFolder] = []
 
     def work(session: retraining.RetrainingSession) -> Final:
-        job, places = _on_record(chosen, again=again) or _begun(chosen, again=again)
+        job, places = _on_record(chosen, again=again) or _started(chosen, again=again)
         spent[:] = _waiting(places) or [RunFolder(job.folder)]
         return _trained(chosen, places, job, session)
 
@@ -94,7 +94,7 @@ def _on_record(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, 
     return None
 
 
-def _begun(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:
+def _started(chosen: Selection, *, again: bool) -> tuple[Job, dict[RunFolder, Winner]]:
     """Record a new ensemble before its members are trained, so that the study shows what remains to be done.
 
     Unfinished ones, of other members, hold nothing yet and are removed. The caller holds the study.

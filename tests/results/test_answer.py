@@ -30,6 +30,15 @@ def test_the_winner_what_it_beats_and_what_it_cost():
     assert cost.startswith("It cost 3 trials (1 pruned) and ")
 
 
+def test_the_first_trial_that_is_tied_is_named_and_not_one_that_is_told_apart():
+    folder = study("a", (0.5, 0.9, 0.8, 0.7))
+    won, ranking = winner.winner(folder), Ranking.of(records.results(folder), folder)
+    for row in ranking.rows:
+        row["tied"] = row["trial"] in (1, 3, 0)
+    _, compared, *_ = answer.sentences(studies.status_of(folder), won, ranking, None)
+    assert compared == "It is tied with trial 3 (0.7000) and 1 other: val cannot separate them."
+
+
 @pytest.mark.parametrize(
     ("top", "compared"),
     [

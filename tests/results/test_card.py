@@ -42,7 +42,9 @@ def text() -> str:
     return written({}, {})
 
 
-def written(val_errors: dict[str, float], test_errors: dict[str, float], *, searched: bool = True) -> str:
+def written(
+    val_errors: dict[str, float], test_errors: dict[str, float], *, searched: bool = True, picked: bool = False
+) -> str:
     made = job(StudyFolder.named("question"), 0, metric="mean_category_score")
     final = made.model_copy(
         update={"thresholds": {"tags": (0.31, 0.5)}, "temperature": {"tags": 1.75}, "kind": "final"}
@@ -60,7 +62,7 @@ def written(val_errors: dict[str, float], test_errors: dict[str, float], *, sear
     )
     test = mixed(0.5).model_copy(update={"standard_errors": test_errors})
     last = epoch(0, 0.6, val=val) if searched else None
-    facts = card.CardData("question", result, last, (), final, table(), test)
+    facts = card.CardData("question", result, last, (), final, table(), test, picked=picked)
     return card.card(facts, "abc", None)
 
 
@@ -69,6 +71,11 @@ def test_a_final_model_without_a_search_has_scores_on_test_alone():
     assert "| metric | test |\n|---|--:|\n" in made
     assert "| mean_category_score | 0.5000 |\n" in made
     assert "| metric | val | test |\n|---|--:|--:|\n" in written({}, {})
+
+
+def test_a_trial_that_was_chosen_by_number_is_not_called_the_best():
+    assert "trial 0: the best mean_category_score 0.6000 on val" in written({}, {})
+    assert "trial 0: mean_category_score 0.6000 on val" in written({}, {}, picked=True)
 
 
 @pytest.mark.parametrize(

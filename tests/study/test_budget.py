@@ -170,6 +170,29 @@ def test_what_is_left_of_the_hours_says_how_often_the_best_can_be_trained_again(
     assert TimeBudget(folder, None, {}).repeats([SMALL], 1) == float("inf")
 
 
+def test_new_seeds_take_at_most_their_share_of_the_hours(folder):
+    made = clock(folder, 100, small=2.0)
+    assert made.repeats([SMALL, SMALL], 1, 0.25) == pytest.approx(25 / 40, abs=0.01)
+    made.expect_final(1.5, 90)
+    made.leads(SMALL, 1)
+    assert made.repeats([SMALL, SMALL], 1, 0.25) == pytest.approx(7 / 40, abs=0.01)
+
+
+def test_earlier_retrainings_and_new_seeds_are_part_of_more_hours(folder):
+    for name, seconds in (("finals/one", 20), ("confirmations/0000-1", 7)):
+        (folder.root / name).mkdir(parents=True)
+        (folder.root / name / "elapsed_seconds").write_text(f"{seconds}\n")
+    made = clock(folder, 100, small=2.0)
+    assert made.fits(SMALL, 49)  # of a retraining that somebody asked for, the hours know nothing
+    made.expect_final(1.0, 10)
+    assert made.fits(SMALL, 24)  # 48 of 70, and 20 for the retraining
+    assert not made.fits(SMALL, 26)
+    made.expect_confirmation(0, 0.25)
+    assert made.fits(SMALL, 20)
+    assert not made.fits(SMALL, 22)
+    assert made.spent < 1
+
+
 def test_a_running_trial_stops_when_it_would_end_beyond_a_tenth_and_the_hours_have_no_room_for_an_epoch(folder):
     assert not clock(folder, 46, small=5.0).overruns(SMALL, 0)  # 50 of 46
     assert not clock(folder, 20, small=5.0).overruns(SMALL, 0)  # 50 of 20, but an epoch fits

@@ -17,7 +17,7 @@ from sweeper.engine.prepare import prepare
 from sweeper.errors import UserError
 from sweeper.results.submission import choose
 from sweeper.statistics.ensemble import divided
-from sweeper.store import studies
+from sweeper.store import lock, studies
 from sweeper.store.paths import StudyFolder
 from sweeper.study.planner import HoursPlan
 from sweeper.winners import selection
@@ -175,6 +175,13 @@ def test_in_a_copy_without_its_times_the_ensemble_still_stands_for_the_study(exp
     for path in finals(folder):
         os.utime(path / "result.json", (1, 1) if path == made(folder) else (2, 2))
     assert studies.newest_final(StudyFolder.named("pair")).root == made(folder)
+
+
+def test_a_study_that_is_held_gets_no_ensemble_and_loses_none(folder):
+    held = lock.acquire(StudyFolder.named("pair").lock)
+    call(folder, *EXPORT, code=4)
+    held.release()
+    assert finals(folder) == []
 
 
 @pytest.mark.slow

@@ -341,10 +341,12 @@ def test_other_test_images_are_predicted_without_retraining(tmp_path, monkeypatc
     study = small_study(TABLE, tmp_path, monkeypatch)
     first = exported(study)
     model, history = first.folder.model.read_bytes(), first.folder.history.read_bytes()
+    ended = studies.finals(study)[0].ended
     count = changed(tmp_path / "photos", how)
     second = exported(study)
     assert (second.folder, second.known) == (first.folder, True)
     assert (second.folder.model.read_bytes(), second.folder.history.read_bytes()) == (model, history)
+    assert studies.finals(study)[0].ended == ended > 0  # it is no newer model
     assert (second.submission.images if second.submission else 0) == count
     table = layouts.read(winner.winner(study).job.recipe.data)
     if second.submission:
