@@ -84,4 +84,4 @@ def test_the_readme_is_short():
 
 
 def test_the_first_screen_says_what_was_never_tried():
-    assert "No line of this has run on a GPU yet" in "\n".join(README.splitlines()[:SCREEN])
+    assert "has not been run on a GPU yet" in "\n".join(README.splitlines()[:SCREEN])

@@ -167,7 +167,7 @@ def export(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", parser=file_path, help="Where to write; default: the current folder"),
+        typer.Option(metavar="PATH", parser=file_path, help="Where to write; default: a folder MODEL-FORMAT here"),
     ] = None,
     like: Annotated[
         Path | None, typer.Option(metavar="FILE", parser=file_path, help="With csv: the sample submission to fill in")
@@ -205,7 +205,7 @@ def score(
     value: Annotated[float, typer.Argument(help="The score on the board")],
     note: Annotated[str, typer.Option(metavar="TEXT", help="A note, such as the board and the rank")] = "",
 ) -> None:
-    """Record a leaderboard's score of a submission."""
+    """Record the score that a competition gave a submission."""
     from sweeper import text
     from sweeper.store import studies
     from sweeper.terminal.output import print_message

@@ -162,9 +162,7 @@ def filled(model: FoundModel, images: Sequence[str], like: Path, output: Path | 
 def _refuse_lacking(format: str) -> None:
     if lacking := [name for name in NEEDED[format] if find_spec(name) is None]:
         what = f"{RUNTIME[format]} needs packages that are not installed: {', '.join(lacking)}"
-        raise EnvironmentFault(
-            what, where=f"sweep export --format {format}", help="pip install 'vision-sweep[export]'"
-        )
+        raise EnvironmentFault(what, where=f"sweep export --format {format}", help=f"pip install {' '.join(lacking)}")
 
 
 def _place(model: FoundModel, format: str, output: Path | None) -> tuple[Path, str]:
