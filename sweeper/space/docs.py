@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sweeper.space import hints
 from sweeper.space.hints import parts
 from sweeper.space.overrides import NAMED
-from sweeper.space.spec import StudyFile
+from sweeper.space.spec import Budget, Rules, Search, StudyFile
 from sweeper.space.tree import flow
 from trainers.config import TrainConfig
 from trainers.data_config import DataConfig
@@ -130,20 +130,45 @@ def _without_titles(value: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------- docs/reference/keys.md
+INTRODUCTION = """\
+# Every key
+
+`make schema` writes this page from the program. [Search space](search-space.md) explains the same keys in context.
+
+- A blank default means that the key is not set.
+- A heading is the path of a key: `search.confirm` is `confirm` in `search`.
+- `image_size`, `epochs` and `batch_size` come from the [preset](recipe.md#presets), not from the defaults below, if
+  `train` leaves them out and the file has no `backbone`, names a `preset`, or has hours as its only budget.
+- If `train` leaves out loss, optimizer, schedule, augment, weight_averaging, drop_path, posthoc_logit_adjustment or
+  tta, they come from the backbone's family (`sweeper/space/defaults.py`), not from the defaults below.
+- A part with a name is one of those listed: `loss: focal`, or `loss: {name: focal, gamma: 2}`.
+
+## Top level
+"""
+SECTIONS: dict[str, type[BaseModel]] = {"budget": Budget, "search": Search, "rules": Rules}
+TRAINING: dict[str, type[BaseModel]] = {"data": DataConfig, "train": TrainConfig}
+HEADER = ("| key | default | meaning |", "|---|---|---|")
+OF_PRESET = ("image_size", "epochs", "batch_size")
+
+
 def page() -> str:
     """Return the page, in Markdown."""
-    lines = [
-        "# Every key",
-        "",
-        "`make schema` writes this page from the program. If a file leaves out loss, optimizer, schedule, augment,",
-        "weight_averaging, drop_path, posthoc_logit_adjustment or tta, they come from the backbone's family",
-        "(`sweeper/space/defaults.py`), not from the defaults below. A part with a name is one of those listed:",
-        "`loss: focal`, or `loss: {name: focal, gamma: 2}`.",
-        *_metrics(),
-        *_section("data", DataConfig),
-        *_section("train", TrainConfig),
-    ]
+    lines = [INTRODUCTION, *_top()]
+    for name, model in SECTIONS.items():
+        lines += _section(name, model)
+    lines += _metrics()
+    for name, model in TRAINING.items():
+        lines += _section(name, model)
     return "\n".join(lines) + "\n"
+
+
+def _top() -> Iterator[str]:
+    """Yield a table of the keys beside and above `train`, each with a link to the section of its own keys."""
+    yield from HEADER
+    for key, field in StudyFile.model_fields.items():
+        linked = key == "metric" or key in SECTIONS | TRAINING
+        text = (field.description or "").partition(". ")[0] if key == "metric" else field.description or ""
+        yield _row(f"[`{key}`](#{key})" if linked else f"`{key}`", _default(StudyFile, key), text)
 
 
 def write_page(path: Path = PAGE) -> None:
@@ -164,16 +189,19 @@ def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
     if model.__doc__ and name not in ("data", "train"):
         yield from (model.__doc__.splitlines()[0], "")
     if model.model_fields.keys() - {"name"}:
-        yield from ("| key | default | meaning |", "|---|---|---|")
+        yield from HEADER
     inner: list[tuple[str, type[BaseModel]]] = []
     for key, field in model.model_fields.items():
         found = list(parts(field.annotation))
         inner += [(f"{name}.{key}{_tag(one)}", one) for one in found]
         if key != "name":
-            cells = f"`{key}`", _default(model, key), field.description or ""
-            yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+            yield _row(f"`{key}`", _default(model, key), field.description or "")
     for title, one in inner:
         yield from _section(title, one)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _tag(model: type[BaseModel]) -> str:
@@ -191,7 +219,10 @@ def _default(model: type[BaseModel], key: str) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return f"`{value.name}`" if hasattr(value, "name") else "see below"
-    return "" if value is None else f"`{flow(list(value) if isinstance(value, tuple) else value)}`"
+    if value is None:
+        return ""
+    shown = f"`{flow(list(value) if isinstance(value, tuple) else value)}`"
+    return f"{shown}, or the preset's" if model is TrainConfig and key in OF_PRESET else shown
 
 
 if __name__ == "__main__":

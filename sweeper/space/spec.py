@@ -17,6 +17,7 @@ from trainers.metrics.definitions import definition
 
 Positive = Annotated[int, Field(ge=1)]
 WeightsRule = Literal["any", "in1k", "none"]
+STARTUP = "trials with a result before the model proposes values; until then, the prior is used, or even draws"
 
 
 class Budget(Part):
@@ -36,7 +37,7 @@ class TPE(Part):
     """Tree-structured Parzen estimator (Bergstra et al. 2011), each parameter by itself."""
 
     name: Literal["tpe"] = "tpe"
-    startup_trials: int = Field(10, ge=0, description="trials drawn at random before the model takes over")
+    startup_trials: int = Field(10, ge=0, description=STARTUP)
 
 
 class RandomSampler(Part):
@@ -49,7 +50,7 @@ class GP(Part):
     """Gaussian process; good for 50 to 100 trials of a space without branches, but blind to pruned trials."""
 
     name: Literal["gp"] = "gp"
-    startup_trials: int = Field(10, ge=0, description="trials drawn at random before the model takes over")
+    startup_trials: int = Field(10, ge=0, description=STARTUP)
 
 
 class Grid(Part):
@@ -78,17 +79,17 @@ Sampler = Annotated[
 
 # ------------------------------------------------------------------------------------------- pruner
 class Median(Part):
-    """Stops a trial whose best value so far is worse than the median of the others at that epoch."""
+    """Stops a trial whose best value so far is worse than the median of the completed trials at that epoch."""
 
     name: Literal["median"] = "median"
-    startup_trials: int = Field(5, ge=0, description="trials that complete before any is judged")
+    startup_trials: int = Field(5, ge=0, description="trials that must complete before any trial is stopped")
     warmup_epochs: int | None = Field(
         None,
         ge=0,
-        description="epochs before a trial is judged; when left out 3, in a short training just under half of its"
-        " epochs, and at least the lr warm-up",
+        description="first epochs of a trial, in which it is not stopped; when left out 3 (in a short training just"
+        " under half of its epochs), but at least the epochs in which the learning rate still rises",
     )
-    min_trials: Positive = Field(5, description="trials that must have reached an epoch to be compared there")
+    min_trials: Positive = Field(5, description="completed trials needed at an epoch to stop a trial there")
 
 
 class Asha(Part):
@@ -100,16 +101,28 @@ class Asha(Part):
         description="what happens to the others: promotion pauses them, and they continue if they prove to be good;"
         " stopping ends them",
     )
-    min_epochs: Positive = Field(1, description="epochs every trial gets; the first rung")
-    reduction_factor: int = Field(3, ge=2, description="one in this many trials continues at each rung")
+    min_epochs: Positive = Field(
+        1,
+        description="epochs to the first rung, where a trial is first compared; at least a third of all is advisable",
+    )
+    reduction_factor: int = Field(
+        3,
+        ge=2,
+        description="one in this many trials continues at each rung (3: the best third); each rung is after this many"
+        " times the epochs of the one before",
+    )
 
 
 class EarlyStopping(Part):
-    """Stops a trial that has not improved on itself for a while, whatever the others do."""
+    """Stops a trial whose latest epochs are all worse than its best one before, whatever the others do."""
 
     name: Literal["early_stopping"] = "early_stopping"
-    patience: int = Field(5, ge=0, description="epochs without improvement that are tolerated")
-    min_delta: float = Field(0.0, ge=0, description="an improvement must be larger than this")
+    patience: int = Field(
+        5, ge=0, description="epochs in a row that may be worse than the best one before; one more ends the trial"
+    )
+    min_delta: float = Field(
+        0.0, ge=0, description="difference that an epoch must exceed to count as worse, in units of the metric"
+    )
 
 
 class NoPruner(Part):
@@ -154,7 +167,7 @@ class Confirm(Part):
 
 
 class Prior(Part):
-    """The first draws of a parameter: most of them near a value, some anywhere in its range."""
+    """The first draws of one parameter, as in `prior: {optimizer.lr: {around: 1e-3}}`: most of them near a value."""
 
     around: bool | int | float | str | None = Field(
         description="a value that is likely to be good; for a choice, an option or the name of a branch"
@@ -180,7 +193,7 @@ class Search(Part):
     """The choice of parameters, and the early end of hopeless trials."""
 
     sampler: Sampler = Field(default_factory=TPE, description="what proposes the next configuration")
-    pruner: Pruner = Field(default_factory=Median, description="what stops a trial early")
+    pruner: Pruner = Field(default_factory=Median, description="what stops a trial before its last epoch")
     prior: Literal["off"] | dict[str, Prior] = Field(
         default_factory=dict,
         description="where tpe and gp draw their startup_trials: near the defaults of the backbone's family, or near"
@@ -254,7 +267,11 @@ class StudyFile(Part):
     )
     data: DataConfig = Field(description="the images, and how they are read")
     metric: Annotated[str, named()] = Field("overall_accuracy", description=JUDGED)
-    budget: Budget = Field(default_factory=Budget, description="when the study ends; one trial for a recipe")
+    budget: Budget = Field(
+        default_factory=Budget,
+        description="when the study ends. A search needs trials, hours or both, unless its sampler is grid; a file"
+        " without parameters is one trial",
+    )
     search: Search = Field(default_factory=Search, description="how the parameters are chosen")
     rules: Rules = Field(default_factory=Rules, description="what a competition allows")
     keep_checkpoints: Positive | None = Field(

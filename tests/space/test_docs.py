@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from sweeper.space.docs import PAGE, PATH, page, schema
+from sweeper.space.spec import StudyFile
+from trainers.config import TrainConfig
 
 SPACES = sorted(PATH.parent.rglob("*.yaml"))
 WHOLE = schema()
@@ -124,8 +127,49 @@ def test_the_schema_tells_what_a_value_means():
     assert gamma["description"] == "focusing exponent; 0 is cross entropy"
 
 
-def test_the_page_of_keys_is_current_and_names_every_key():
+# ------------------------------------------------------------------------------------------- the page of keys
+FILE, TRAIN = StudyFile.model_json_schema(), TrainConfig.model_json_schema()
+PARTS = FILE["$defs"] | TRAIN["$defs"] | {"StudyFile": FILE, "TrainConfig": TRAIN}
+"""All parts of a search space, as pydantic lists them without the help of the page's own code."""
+UNDESCRIBED = ("StudyFile", "DataConfig", "TrainConfig")  # their sections start with the table
+
+
+def sections() -> dict[str, tuple[str, dict[str, list[str]]]]:
+    """The text of each section, and its rows of default and meaning, by key."""
+    found = {}
+    for text in page().split("\n## ")[1:]:
+        rows = [re.split(r"(?<!\\) \| ", line[2:-2]) for line in text.splitlines() if re.match(r"\| \[?`", line)]
+        found[text.split("\n")[0]] = text, {row[0].split("`")[1]: row[1:] for row in rows}
+    return found
+
+
+def test_the_page_of_keys_is_current():
     """python -m sweeper.space.docs writes it anew."""
     assert PAGE.read_text() == page()
-    for key in ("epochs", "gradual_epochs", "until", "decay_norm_and_bias", "box_margin", "gamma_negative", "scales"):
-        assert f"| `{key}` |" in page()
+
+
+@pytest.mark.parametrize("name", sorted(PARTS))
+def test_the_page_has_a_section_with_every_key_of_a_part(name: str):
+    keys = {key: entry["description"] for key, entry in PARTS[name]["properties"].items() if key != "name"}
+    purpose = "" if name in UNDESCRIBED else PARTS[name]["description"].split("\n")[0]
+    tables = [rows for text, rows in sections().values() if purpose in text and rows.keys() == keys.keys()]
+    assert len(tables) == 1
+    meanings = {key: cells[1].replace(r"\|", "|") for key, cells in tables[0].items()}
+    assert all(keys[key].startswith(meaning) for key, meaning in meanings.items() if key == "metric")
+    assert all(keys[key] == meaning for key, meaning in meanings.items() if key != "metric")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "default"),
+    [
+        ("search", "sampler", "`tpe`"),
+        ("search", "pruner", "`median`"),
+        ("search.pruner: asha", "min_epochs", "`1`"),
+        ("search.pruner: early_stopping", "patience", "`5`"),
+        ("data", "root", "(required)"),
+        ("train", "epochs", "`20`, or the preset's"),
+        ("train.freeze", "epochs", "`0`"),
+    ],
+)
+def test_the_page_gives_the_default_of_a_key(section: str, key: str, default: str):
+    assert sections()[section][1][key][0] == default

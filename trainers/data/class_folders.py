@@ -50,6 +50,15 @@ def read(config: DataConfig, root: Path, remarks: Remarks) -> Found:
     return (root, (Category("class", classes),), rows) if tops and not fault else (root, (), [])
 
 
+def is_likely(root: Path) -> bool:
+    """True if at least two folders below `root` or its splits hold images; a single one may belong to a list."""
+    tree = Tree(root)
+    top = tree.folders(root)
+    inner = [below for path in top if split_of(path.name) for below in tree.folders(path)]
+    classes = [path for path in (*top, *inner) if not split_of(path.name)]
+    return sum(bool(tree.look(path, deep=False).images) for path in classes) > 1
+
+
 def split_of(name: str) -> str | None:
     """Return the split that a folder is named after: Training, test_set, Validation-Images, trainset."""
     named = [word for word in _words(name) if word not in AROUND]

@@ -146,9 +146,7 @@ def _places(config: DataConfig, root: Path) -> challenge.Places:
 def _text(config: DataConfig, root: Path, remarks: Remarks) -> Found:
     faults, places = remarks.faults, _places(config, root)
     if not places.labels.is_dir():
-        inner = next((p for p in sorted(root.iterdir()) if (p / places.labels.name).is_dir()), None)
-        hint = f"did you mean {str(inner)!r}?" if inner else f"layout {config.layout} expects its labels there"
-        raise DataError([Fault(str(root), f"no folder {places.labels.name!r} in the data set", hint)])
+        raise DataError([_without_labels(config.layout, root, places.labels.name)])
     found = challenge.attributes(places, config, faults)
     if not found.categories:
         return places.images, (), []
@@ -156,6 +154,15 @@ def _text(config: DataConfig, root: Path, remarks: Remarks) -> Found:
     if config.missing and not faults:
         remarks.notes.extend((*challenge.absent(rows, found, config.root), *validation.unanswered(config.root, rows)))
     return places.images, found.categories, rows
+
+
+def _without_labels(layout: str, root: Path, name: str) -> Fault:
+    """Return the fault of a data set without its folder of labels, with the folder or the layout that is meant."""
+    inner = next((path for path in sorted(root.iterdir()) if (path / name).is_dir()), None)
+    hint = f"did you mean {str(inner)!r}?" if inner else f"layout {layout} expects its labels there"
+    if not inner and class_folders.is_likely(root):
+        hint += "; for one folder of images per class, write data.layout: folder"
+    return Fault(str(root), f"no folder {name!r} in the data set", hint)
 
 
 _LAYOUTS: dict[str, Callable[[DataConfig, Path, Remarks], Found]] = {

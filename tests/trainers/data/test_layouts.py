@@ -75,6 +75,21 @@ def test_a_root_one_level_too_high_suggests_the_right_one(challenge: Path):
 def test_a_root_without_label_files_says_where_they_belong(tmp_path: Path):
     (fault,) = faults(tmp_path)
     assert fault.what == "no folder 'split' in the data set"
+    assert fault.help == "layout challenge expects its labels there"
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_a_root_of_class_folders_suggests_their_layout(tmp_path: Path, above: str):
+    put(tmp_path, f"{above}hat/1.jpg")
+    put(tmp_path, f"{above}shirt/2.jpg")
+    (fault,) = faults(tmp_path)
+    assert fault.help.endswith("; for one folder of images per class, write data.layout: folder")
+
+
+def test_a_challenge_folder_without_its_labels_is_not_taken_for_class_folders(tmp_path: Path):
+    put(tmp_path, "img/1.jpg")
+    (fault,) = faults(tmp_path)
+    assert fault.help == "layout challenge expects its labels there"
 
 
 @pytest.mark.parametrize(
