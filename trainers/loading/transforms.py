@@ -278,12 +278,17 @@ def _warp(images: Tensor, how: Draw, size: tuple[int, int]) -> Tensor:
     if max(ratios) <= SHRINKS:
         across, down = (pixel_centers(count, images.device)[None] for count in (width, height))
         return _sample(x, sampling_grid(how.affine, across, down))
-    shrinks = images.new_tensor([images.shape[3], images.shape[2]], dtype=x.dtype)
-    across, down = (
-        _spread(how.affine[:, :, k] * (shrinks / images.shape[3 - k]), ratios[k], count)
-        for k, count in enumerate((width, height))
-    )
+    across, down = (_spread(_step(how.affine, k, images.shape), ratios[k], n) for k, n in enumerate((width, height)))
     return F.avg_pool2d(_sample(x, sampling_grid(how.affine, across, down)), 2)
+
+
+def _step(affine: Tensor, axis: int, shape: torch.Size) -> Tensor:
+    """Return the direction of a row (axis 0) or column (1) of the output in images of that shape, see `_spread`.
+
+    Only with Python numbers: a tensor made of them on a GPU would wait for all its work.
+    """
+    pixels = shape[3], shape[2]  # either way
+    return torch.stack([affine[:, k, axis] * (pixels[k] / pixels[axis]) for k in (0, 1)], 1)  # [B, 2]
 
 
 def _sample(x: Tensor, grid: Tensor) -> Tensor:
