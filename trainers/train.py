@@ -183,6 +183,7 @@ class TrainingRun:
             devices.Compiled(self.net) if self.config.compile else self.net
         )  # of a training step; val runs eagerly
         self.lens = Evaluator(self.config, data, self.net, where)
+        self.frozen = optimizers.frozen_names(self.net.backbone)
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
         self.objective = self._loss(self.rows)
@@ -221,7 +222,7 @@ class TrainingRun:
         mean = Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
         self.net.train()
-        optimizers.thaw(self.net.backbone, optimizers.learning(self.config.freeze, index))
+        optimizers.thaw(self.net.backbone, optimizers.learning(self.config.freeze, index), self.frozen)
         for step, batch in enumerate(feed.training(chunks, drawing)):
             first = step - step % self.config.accumulate
             batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer
@@ -283,7 +284,7 @@ class TrainingRun:
         """Update the weights and their average once."""
         if self.config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip_norm)
+            torch.nn.utils.clip_grad_norm_(optimizers.parameters(self.optimizer), self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
