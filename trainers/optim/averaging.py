@@ -82,7 +82,9 @@ def _pairs(own: nn.Module, other: nn.Module) -> tuple[Pairs, Pairs]:
 
 
 def _tensors(net: nn.Module) -> list[Tensor]:
-    return [*net.parameters(), *net.buffers()]
+    """Return parameters and the buffers that are saved, each once; a forward may replace the others by new ones."""
+    saved = net.state_dict().keys()
+    return [*net.parameters(), *(buffer for name, buffer in net.named_buffers() if name in saved)]
 
 
 @torch.no_grad()

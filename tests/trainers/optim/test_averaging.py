@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -91,6 +92,43 @@ def test_tensors_that_take_the_place_of_others_are_followed_from_the_next_epoch(
     followed.epoch(layers, 0)
     followed.step(layers)
     assert followed.net[1].running_mean.tolist() == [3.0, 4.0]
+
+
+class Positions(nn.Module):
+    """As timm's convit does, it makes what it knows of an input's size when it sees one."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("places", torch.zeros(3), persistent=False)
+
+    def forward(self, x):
+        self.places = torch.arange(x.shape[-1], dtype=torch.float32)
+        return self.scale * (x + self.places)
+
+
+@pytest.mark.parametrize("config", [EMA(decay=0), SWA(start=0)], ids=str)
+def test_what_a_forward_makes_again_is_not_averaged(config):
+    layers = Positions()
+    followed = averaging.Averaged(config, layers, epochs=3)
+    layers(torch.zeros(2, 5))
+    nn.init.constant_(layers.scale, 3.0)
+    followed.step(layers)
+    followed.epoch(layers, 0)
+    assert weights(followed) == [3.0]
+    assert followed.net.places.tolist() == [0, 0, 0]
+    assert torch.equal(followed.net(torch.zeros(2, 5)), layers(torch.zeros(2, 5)))
+
+
+def test_a_weight_of_two_layers_moves_once():
+    layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    layers[1].weight = layers[0].weight
+    nn.init.constant_(layers[0].weight, 1.0)
+    followed = averaging.Averaged(EMA(decay=0.5), layers, epochs=3)
+    followed.count = 100
+    nn.init.constant_(layers[0].weight, 3.0)
+    followed.step(layers)
+    assert weights(followed)[0] == 2.0
 
 
 def test_swa_is_the_mean_of_the_weights_after_its_epochs():
