@@ -294,15 +294,15 @@ class TrainingRun:
     def _follow(self, index: int) -> None:
         """Update the average of the weights at the end of an epoch."""
         if self.average is not None and self.average.epoch(self.net, index):
-            self._renew(self.average.net, index)
+            self._renew(self.average.net, averaging.training_norms(self.net), index)
 
-    def _renew(self, net: torch.nn.Module, index: int) -> None:
+    def _renew(self, net: torch.nn.Module, norms: Sequence[str], index: int) -> None:
         """Recompute the statistics of norms from some training images, as evaluation sees and computes them."""
         some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: averaging.STATISTICS]
         size = 2 * self.micro_batch
         whole = len(some) // size * size or len(some)  # a small last batch would count as much as a full one
         with devices.autocast(self.config, self.device):
-            averaging.renew_statistics(net, self.lens.images(some[:whole], size))
+            averaging.renew_statistics(net, norms, self.lens.images(some[:whole], size))
 
     def _mend(self, index: int, rate: float, mean: "Mean", steps: int) -> None:
         """After an epoch in fp16, whose scaler skipped the steps that overflowed: raise Overflowed if there were more
@@ -315,9 +315,10 @@ class TrainingRun:
             where = self._where(index, rate)
             raise Overflowed(f"fp16 overflows in {lost} of {steps} batches, or in the weights, in {where}")
         if lost:
+            norms = averaging.training_norms(self.net)
             for net in {self.net, self.eval_network}:
                 if not _finite(net.buffers()):
-                    self._renew(net.eval(), index)
+                    self._renew(net.eval(), norms, index)
 
     @property
     def eval_network(self) -> network.Network:
