@@ -16,13 +16,16 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sweeper.space.defaults import AUGMENT
 from trainers import throughput
 from trainers.config import Recipe
 from trainers.data.table import Category
 from trainers.evaluation.predict import windows
 from trainers.evaluation.tally import Tally
 from trainers.loading import loader
-from trainers.loading.loader import AugmentationSource, RawBatch
+from trainers.loading.image_store import gather
+from trainers.loading.loader import AugmentationSource
+from trainers.loading.transforms import SHRINKS
 from trainers.models import network
 from trainers.train import Mean, TrainingRun
 
@@ -157,22 +160,45 @@ def test_a_step_that_asks_for_a_value_would_be_found(tmp_path, fault):
 
 # ------------------------------------------------------------------------------------ fake CUDA
 class Waits(TorchDispatchMode):
-    """Fails where the host would wait for the device."""
+    """Fails where the host would wait for the device: for a value, or for a copy of the host's own memory."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim")
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
-        there = isinstance(args[0] if args else None, torch.Tensor) and args[0].device.type == "cuda"
+        there = bool(args) and on_device(args[0])
         home = name == "_to_copy" and torch.device(kwargs.get("device") or CUDA).type == "cpu"
-        if there and (home or name in self.NAMES or (name.startswith("index") and _by_mask(args[1]))):
+        asked = home or name in self.NAMES or (name.startswith("index") and _by_mask(args[1]))
+        if (there and asked) or _copied(name, args, kwargs):
             raise AssertionError(f"{func} waits for the device")
         return func(*args, **kwargs)
+
+
+def on_device(thing):
+    return isinstance(thing, torch.Tensor) and thing.device.type == "cuda"
+
+
+def on_host(thing):
+    return isinstance(thing, torch.Tensor) and thing.device.type == "cpu"
 
 
 def _by_mask(indices):
     asked = indices if isinstance(indices, (list, tuple)) else ()
     return any(isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in asked)
+
+
+def _copied(name, args, kwargs):
+    """True if the host waits for a copy to the device. Those of `send` do not make it wait; those of torch.tensor and
+    of an index on the host do.
+    """
+    if name == "_to_copy":
+        there = torch.device(kwargs.get("device") or "cpu").type == "cuda"
+        return there and on_host(args[0]) and not kwargs.get("non_blocking")
+    if name == "copy_":
+        return on_device(args[0]) and on_host(args[1]) and not any([*args[2:], kwargs.get("non_blocking")])
+    listed = args[1] if name.startswith("index") and isinstance(args[1], (list, tuple)) else ()
+    mixed = [*args, *listed] if name.startswith(("index", "where")) else ()
+    return any(map(on_device, mixed)) and any(map(on_host, mixed))
 
 
 def moved(module, device=None, **how):
@@ -190,11 +216,11 @@ def moved(module, device=None, **how):
 
 
 def real(make):
-    """Networks are drawn, which takes values, before they are faked."""
+    """Networks and images have values, which take memory, before they are faked."""
 
-    def made(*args):
+    def made(*args, **how):
         with unset_fake_temporarily():
-            return make(*args)
+            return make(*args, **how)
 
     return made
 
@@ -225,27 +251,26 @@ def fake_cuda():
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
         patch.setattr(loader, "prefetch", lambda asked, make, *_args, **_how: map(make, asked))
         patch.setattr(nn.Module, "to", moved)
+        patch.setattr(loader, "gather", real(lambda images, rows, **_how: gather(images, rows)))
         patch.setattr(network, "build", real(network.build))
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
 
 
 def batch(run):
-    """The first one, changed on the device."""
-    rows = np.asarray(run.rows[: run.config.batch_size])
-    eye = run.lens.feed(run.config.input_size)
-    with unset_fake_temporarily():
-        images, labels = torch.from_numpy(np.asarray(eye.images[rows])), torch.from_numpy(run.data.labels(rows))
-        how = eye.draw(rows, AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority))
-    return eye.change(RawBatch(images.to(CUDA), labels.to(CUDA), how.to(CUDA)))
+    """The first one, drawn, sent and changed as in an epoch."""
+    size = run.config.input_size
+    feed = run.lens.feed(size, training=True)
+    source = AugmentationSource(run.config.augment, np.random.default_rng(0), run.minority)
+    return next(iter(feed.training([np.asarray(run.rows[: run.config.batch_size])], source)))
 
 
 def step(run):
     """One step, its gradients made up, with what is counted of it."""
     tally, mean = Tally(run.data.categories, CUDA), Mean(CUDA, handled=run.scaler.is_enabled())
     run.net.train()
-    seen = batch(run)
     with Waits():
+        seen = batch(run)
         losses, logits = run.image_losses(seen)
         assert (losses.dtype, logits.dtype, losses.device, logits.device) == (torch.float32,) * 2 + (CUDA,) * 2
         run.scaler.scale(losses.mean())
@@ -275,10 +300,30 @@ def test_nothing_lies_on_another_device_or_waits(tmp_path, more):
         look(run)
 
 
-@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "if"])
+@pytest.mark.parametrize("name", ["medium", "strong"])
+def test_default_augmentations_make_large_images_smaller_without_a_wait(tmp_path, name):
+    with fake_cuda():
+        run = a_run(recipe(augment=AUGMENT[name]), CUDA, tmp_path)
+        size = run.config.input_size
+        assert run.lens.feed(size, training=True).source[0] / size[0] > SHRINKS
+        step(run)
+
+
+COPIES = {
+    "tensor": lambda losses: losses * torch.tensor([2.0], device=losses.device),
+    "new_tensor": lambda losses: losses * losses.new_tensor([2.0]),
+    "as_tensor": lambda losses: losses * torch.as_tensor([2.0], device=losses.device),
+    "to": lambda losses: losses * torch.ones(4).to(losses.device),
+    "copy": lambda losses: losses * torch.empty_like(losses).copy_(torch.ones(4)),
+    "index": lambda losses: losses[torch.arange(4)],
+    "list": lambda losses: losses[[0, 1, 2, 3]],
+}
+
+
+@pytest.mark.parametrize("fault", [*(name for name in FAULTS if name != "if"), *COPIES])
 def test_a_step_that_waits_would_be_found(tmp_path, fault):
     with fake_cuda():
-        run = spoilt(a_run(recipe(augment={"horizontal_flip": 0.5}), CUDA, tmp_path), FAULTS[fault])
+        run = spoilt(a_run(recipe(augment={"horizontal_flip": 0.5}), CUDA, tmp_path), (FAULTS | COPIES)[fault])
         with pytest.raises(AssertionError, match="waits for the device"):
             step(run)
 

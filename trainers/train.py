@@ -183,6 +183,7 @@ class TrainingRun:
             devices.Compiled(self.net) if self.config.compile else self.net
         )  # of a training step; val runs eagerly
         self.lens = Evaluator(self.config, data, self.net, where)
+        self.frozen = optimizers.frozen_names(self.net.backbone)
         self.optimizer = optimizers.build(self.config.optimizer, self.net.backbone, self.net.head)
         self.scaler = devices.scaler(self.config, where)
         self.objective = self._loss(self.rows)
@@ -221,7 +222,7 @@ class TrainingRun:
         mean = Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
         self.net.train()
-        optimizers.thaw(self.net.backbone, optimizers.learning(self.config.freeze, index))
+        optimizers.thaw(self.net.backbone, optimizers.learning(self.config.freeze, index), self.frozen)
         for step, batch in enumerate(feed.training(chunks, drawing)):
             first = step - step % self.config.accumulate
             batches = min(self.config.accumulate, len(chunks) - first)  # that share the next step of the optimizer
@@ -283,7 +284,7 @@ class TrainingRun:
         """Update the weights and their average once."""
         if self.config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip_norm)
+            torch.nn.utils.clip_grad_norm_(optimizers.parameters(self.optimizer), self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -293,15 +294,15 @@ class TrainingRun:
     def _follow(self, index: int) -> None:
         """Update the average of the weights at the end of an epoch."""
         if self.average is not None and self.average.epoch(self.net, index):
-            self._renew(self.average.net, index)
+            self._renew(self.average.net, averaging.training_norms(self.net), index)
 
-    def _renew(self, net: torch.nn.Module, index: int) -> None:
+    def _renew(self, net: torch.nn.Module, norms: Sequence[str], index: int) -> None:
         """Recompute the statistics of norms from some training images, as evaluation sees and computes them."""
         some = np.random.default_rng([self.config.seed, index]).permutation(self.rows)[: averaging.STATISTICS]
         size = 2 * self.micro_batch
         whole = len(some) // size * size or len(some)  # a small last batch would count as much as a full one
         with devices.autocast(self.config, self.device):
-            averaging.renew_statistics(net, self.lens.images(some[:whole], size))
+            averaging.renew_statistics(net, norms, self.lens.images(some[:whole], size))
 
     def _mend(self, index: int, rate: float, mean: "Mean", steps: int) -> None:
         """After an epoch in fp16, whose scaler skipped the steps that overflowed: raise Overflowed if there were more
@@ -314,9 +315,10 @@ class TrainingRun:
             where = self._where(index, rate)
             raise Overflowed(f"fp16 overflows in {lost} of {steps} batches, or in the weights, in {where}")
         if lost:
+            norms = averaging.training_norms(self.net)
             for net in {self.net, self.eval_network}:
                 if not _finite(net.buffers()):
-                    self._renew(net.eval(), index)
+                    self._renew(net.eval(), norms, index)
 
     @property
     def eval_network(self) -> network.Network:

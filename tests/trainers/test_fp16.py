@@ -110,6 +110,15 @@ def test_a_step_that_the_scaler_leaves_out_costs_nothing_else(photos, data, tmp_
     assert all(0 < epoch.train.loss < 10 and 0 < epoch.val.loss < 10 for epoch in epochs)
 
 
+def test_what_is_frozen_is_not_renewed_after_an_overflow(photos, data, tmp_path, overflowing):
+    overflowing({2})
+    run = started(photos, data, tmp_path, freeze={"epochs": 2}, head="category_mlp")
+    before = {key: tensor.clone() for key, tensor in run.net.backbone.state_dict().items()}
+    run.fit(0)
+    assert all(torch.equal(before[key], tensor) for key, tensor in run.net.backbone.state_dict().items())
+    assert all(tensor.isfinite().all() for tensor in run.net.head.state_dict().values())
+
+
 def test_its_loss_does_not_count(photos, data, tmp_path, overflowing):
     run = started(photos, data, tmp_path, optimizer={"name": "sgd", "lr": 1e-12})
     before = run.fit(0)[0].loss

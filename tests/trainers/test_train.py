@@ -15,6 +15,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from trainers import extensions
 from trainers.config import (
     EMA,
     SGD,
@@ -35,6 +36,7 @@ from trainers.config import (
 from trainers.data.table import Category
 from trainers.epoch import Look
 from trainers.evaluation import answers, logit_adjustment, metrics, predict
+from trainers.extensions import ExtensionFile
 from trainers.loading.batches import Data, balanced, drawn, shuffled
 from trainers.loading.loader import AugmentationSource, Batch
 from trainers.models import network
@@ -519,6 +521,56 @@ def test_frozen_layers_and_their_statistics_stand_still_while_the_head_learns(ph
     )
 
 
+OWN = """
+from torch import nn
+
+class Mine(nn.Module):
+    num_features = 4
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).requires_grad_(False)
+        self.last = nn.Conv2d(4, 4, 3)
+
+    def forward(self, images):
+        return self.last(self.first(images)).mean((2, 3))
+
+models = {"mine": Mine}
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The name of a backbone whose own code freezes its first layers."""
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    extensions.use([ExtensionFile.read(path)])
+    yield "mine"
+    extensions.use([])
+
+
+@pytest.mark.parametrize("freeze", [Freeze(), Freeze(epochs=1), Freeze(gradual_epochs=2)], ids=str)
+def test_what_a_model_froze_itself_stays_frozen_with_its_statistics(photos, data, tmp_path, own, freeze):
+    run = TrainingRun(recipe(photos, backbone=own, freeze=freeze), data, ("train",), torch.device("cpu"), tmp_path)
+    before = {key: value.clone() for key, value in run.net.state_dict().items()}
+    for epoch in range(3):
+        run.fit(epoch)
+        assert not any(parameter.requires_grad for parameter in run.net.backbone.first.parameters())
+    moved = {key for key, value in run.net.state_dict().items() if not torch.equal(before[key], value)}
+    assert {key.rpartition(".")[0] for key in moved} == {"backbone.last", "head.1"}
+
+
+def test_clipping_looks_at_no_gradient_but_those_of_a_step(photos, data, tmp_path, own):
+    """As of a layer whose own code lets it learn again: no step uses its gradient, and none clears it."""
+    how = recipe(photos, backbone=own, clip_norm=1.0, optimizer=SGD(lr=1.0, momentum=0, weight_decay=0))
+    run = TrainingRun(how, data, ("train",), torch.device("cpu"), tmp_path)
+    weight = run.net.backbone.last.weight
+    before, weight.grad = weight.detach().clone(), torch.full_like(weight, 1e-3)
+    run.net.backbone.first[0].weight.grad = torch.full((4, 3, 3, 3), 1e6)
+    run.step()
+    torch.testing.assert_close(before - weight.detach(), torch.full_like(weight, 1e-3), rtol=1e-3, atol=0)
+
+
 def test_layers_join_in_from_the_last_to_the_first(photos, data, tmp_path):
     run = TrainingRun(
         recipe(photos, freeze=Freeze(gradual_epochs=2)), data, ("train",), torch.device("cpu"), tmp_path
@@ -526,7 +578,7 @@ def test_layers_join_in_from_the_last_to_the_first(photos, data, tmp_path):
     depth = depths(run.net.backbone)
     deepest = []
     for epoch in range(3):
-        thaw(run.net.backbone, learning(run.config.freeze, epoch))
+        thaw(run.net.backbone, learning(run.config.freeze, epoch), ())
         deepest.append(max(depth[name] for name, p in run.net.backbone.named_parameters() if p.requires_grad))
     assert deepest == sorted(deepest)
     assert deepest[0] < 0.5

@@ -117,7 +117,7 @@ class Loader:
         """Return the raw batches, which a device has yet to change."""
 
         def made(rows: np.ndarray) -> RawBatch:
-            how = self.draw(rows, drawing).to(self.eye.device)
+            how = transforms.with_noise(self.draw(rows, drawing), self.size).to(self.eye.device)
             changed = self._changed(rows, how, drawing.custom)
             raw = self._raw(rows) if changed is None else RawBatch(send(changed, self.eye.device))
             return replace(raw, labels=self._labels(rows), how=how, weights=self._weights(rows))

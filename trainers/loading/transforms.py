@@ -43,6 +43,7 @@ class Draw:
     cut: Tensor | None  # [B, 4] box that comes from the partner; None for MixUp
     image_seeds: np.ndarray | None = None  # [B] int64, for extension files' augmentations of single images
     batch_seed: int = 0  # for those of a batch
+    added: Tensor | None = None  # [n, 3, *size]: the noise, of deviation 1; None if it is drawn when it is added
 
     def to(self, device: torch.device) -> "Draw":
         given = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -235,16 +236,26 @@ def apply(
     return finish((x - mean[:, None, None]) / std[:, None, None], how)
 
 
-def disturb(x: Tensor, how: Draw) -> Tensor:
-    """Add Gaussian noise, in place, to those of the images [B, 3, H, W] in 0..1 that receive it; clamped.
+def with_noise(how: Draw, size: Size) -> Draw:
+    """Return the parameters with the noise that images of that size receive.
 
-    The noise is drawn on the host, so that it is the same on every device.
+    To draw it takes over a millisecond per image of 224 pixels: a GPU's main thread leaves that to the side thread.
     """
+    return how if how.noisy is None else replace(how, added=_noise(how, len(how.noisy), pair(size)))
+
+
+def _noise(how: Draw, count: int, size: tuple[int, int]) -> Tensor:
+    """Draw Gaussian noise of deviation 1 on the host, so that it is the same on every device, [count, 3, *size]."""
+    return torch.randn((count, 3, *size), generator=torch.Generator().manual_seed(how.seed))
+
+
+def disturb(x: Tensor, how: Draw) -> Tensor:
+    """Add Gaussian noise, in place, to those of the images [B, 3, H, W] in 0..1 that receive it; clamped."""
     if how.noisy is None:
         return x
-    generator = torch.Generator().manual_seed(how.seed)
-    noise = torch.randn((len(how.noisy), *x.shape[1:]), generator=generator)
-    return x.index_copy_(0, how.noisy, (x[how.noisy] + how.noise * send(noise, x.device)).clamp(0, 1))
+    height, width = x.shape[2:]
+    added = send(_noise(how, len(how.noisy), (height, width)), x.device) if how.added is None else how.added
+    return x.index_copy_(0, how.noisy, (x[how.noisy] + how.noise * added).clamp(0, 1))
 
 
 def finish(x: Tensor, how: Draw) -> tuple[Tensor, Tensor | None]:
@@ -278,12 +289,17 @@ def _warp(images: Tensor, how: Draw, size: tuple[int, int]) -> Tensor:
     if max(ratios) <= SHRINKS:
         across, down = (pixel_centers(count, images.device)[None] for count in (width, height))
         return _sample(x, sampling_grid(how.affine, across, down))
-    shrinks = images.new_tensor([images.shape[3], images.shape[2]], dtype=x.dtype)
-    across, down = (
-        _spread(how.affine[:, :, k] * (shrinks / images.shape[3 - k]), ratios[k], count)
-        for k, count in enumerate((width, height))
-    )
+    across, down = (_spread(_step(how.affine, k, images.shape), ratios[k], n) for k, n in enumerate((width, height)))
     return F.avg_pool2d(_sample(x, sampling_grid(how.affine, across, down)), 2)
+
+
+def _step(affine: Tensor, axis: int, shape: torch.Size) -> Tensor:
+    """Return the direction of a row (axis 0) or column (1) of the output in images of that shape, see `_spread`.
+
+    Only with Python numbers: a tensor made of them on a GPU would wait for all its work.
+    """
+    pixels = shape[3], shape[2]  # either way
+    return torch.stack([affine[:, k, axis] * (pixels[k] / pixels[axis]) for k in (0, 1)], 1)  # [B, 2]
 
 
 def _sample(x: Tensor, grid: Tensor) -> Tensor:

@@ -302,7 +302,8 @@ def _trained_on_one(config: TrainConfig) -> None:
     with torch.device("meta"):
         backbone = network.create(config)
         head = network.head(config, backbone.train(), [2]).train()
-        optimizers.thaw(backbone, optimizers.learning(config.freeze, config.epochs - 1))
+        learning = optimizers.learning(config.freeze, config.epochs - 1)
+        optimizers.thaw(backbone, learning, optimizers.frozen_names(backbone))
         head(backbone(torch.empty(1, 3, *size)))  # a Network's autocast does not support "meta"
 
 

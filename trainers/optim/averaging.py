@@ -6,6 +6,7 @@ waits for the device, and copies the first update entirely; its `update_bn` leav
 
 import copy
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Averaged:
         if not isinstance(self.config, SWA) or index < self.first:
             return False
         self._move(net, 1 / (self.count + 1))
-        return any(isinstance(module, _Norm) for module in net.modules())
+        return bool(training_norms(net))
 
     @torch.no_grad()
     def _move(self, net: nn.Module, share: float) -> None:
@@ -82,13 +83,20 @@ def _pairs(own: nn.Module, other: nn.Module) -> tuple[Pairs, Pairs]:
 
 
 def _tensors(net: nn.Module) -> list[Tensor]:
-    return [*net.parameters(), *net.buffers()]
+    """Return parameters and the buffers that are saved, each once; a forward may replace the others by new ones."""
+    saved = net.state_dict().keys()
+    return [*net.parameters(), *(buffer for name, buffer in net.named_buffers() if name in saved)]
+
+
+def training_norms(net: nn.Module) -> list[str]:
+    """Return the names of the batch norms whose statistics each batch changes; those of frozen layers stay fixed."""
+    return [name for name, module in net.named_modules() if isinstance(module, _Norm) and module.training]
 
 
 @torch.no_grad()
-def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the running statistics of batch norms to the means over `batches`, each [B, 3, S, S]."""
-    norms = [module for module in net.modules() if isinstance(module, _Norm)]
+def renew_statistics(net: nn.Module, names: Iterable[str], batches: Iterable[Tensor]) -> None:
+    """Set the running statistics of the batch norms of these names to the means over `batches`, each [B, 3, S, S]."""
+    norms = [cast(_Norm, net.get_submodule(name)) for name in names]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

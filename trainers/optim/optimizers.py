@@ -1,7 +1,7 @@
 """Optimizers with their parameter groups, and the learning rate as a pure function of the step."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -36,15 +36,19 @@ def build(config: Optimizer, backbone: nn.Module, head: nn.Module) -> torch.opti
             return _with_momentum(sgd) if momentum else sgd
 
 
+def parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Return every parameter that the optimizer changes."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _with_momentum(sgd: torch.optim.SGD) -> torch.optim.SGD:
     """Give SGD a momentum of zeros: the results equal those of a first step that creates its own.
 
     A fused step fails if only some parameters have momentum, as when layers are unfrozen, and leaves momentum that it
     has just allocated uninitialised if a scaler skips the step.
     """
-    for group in sgd.param_groups:
-        for parameter in group["params"]:
-            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    for parameter in parameters(sgd):
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
 
 
@@ -122,11 +126,19 @@ def learning(config: Freeze, epoch: int) -> float:
     return min(1.0, (joined + 1) / (config.gradual_epochs + 1))
 
 
-def thaw(backbone: nn.Module, share: float) -> None:
-    """Let the layers up to this depth learn, and freeze the others together with their batch-norm statistics."""
+def frozen_names(backbone: nn.Module) -> frozenset[str]:
+    """Return the parameters that do not learn in a model that has just been built: its own code has frozen them."""
+    return frozenset(name for name, parameter in backbone.named_parameters() if not parameter.requires_grad)
+
+
+def thaw(backbone: nn.Module, share: float, frozen: Collection[str]) -> None:
+    """Let the layers up to this depth learn, except for parameters named in `frozen`, which no optimizer has; freeze
+    the others together with their batch-norm statistics.
+    """
     depth = depths(backbone) if share < 1 else {}
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(depth.get(name, 0.0) <= share + 1e-9 and share > 0)
+        learns = depth.get(name, 0.0) <= share + 1e-9 and share > 0
+        parameter.requires_grad_(learns and name not in frozen)
     for module in backbone.modules():
         own = list(module.parameters(recurse=False))
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(p.requires_grad for p in own):

@@ -1,5 +1,6 @@
 import time
 from dataclasses import replace
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from trainers.config import Augment, ColorJitter, RandomResizedCrop, Recipe, Vie
 from trainers.data.decoded_files import as_jpeg
 from trainers.data_config import Framing
 from trainers.evaluation.predict import Evaluator, windows
-from trainers.loading import cpu_transforms
+from trainers.loading import cpu_transforms, transforms
 from trainers.loading.batches import Data, in_order
 from trainers.loading.image_store import DeviceImageCache, gather, level, shared
 from trainers.loading.loader import AugmentationSource, Loader
@@ -68,6 +69,23 @@ def test_every_batch_has_its_rows_in_order(data, threads, hosted):
     images = torch.cat([images for images, *_ in batches])
     torch.testing.assert_close(images, shared(data.cache.images)[:40].permute(0, 3, 1, 2) / 255)
     assert torch.equal(torch.cat([labels for _, labels, *_ in batches]), torch.from_numpy(data.labels(range(40))))
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+def test_the_side_thread_draws_the_noise(data, hosted, monkeypatch):
+    """A GPU would wait for the main thread; the numbers are those of the draw's seed in either."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    drawn, randn = [], torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *a, **how: drawn.append(current_thread().name) or randn(*a, **how))
+    config = Augment(horizontal_flip=0, noise=0.5, noise_std=0.1)
+    found = epoch(data, config, hosted=hosted)
+    assert len(drawn) == 3
+    assert {name.split("_")[0] for name in drawn} == {"ahead"}
+    rng, rows = np.random.default_rng(1), in_order(np.arange(40), 16)
+    for (images, *_), part in zip(found, rows, strict=True):
+        how = transforms.draw(config, np.asarray(data.cache.sizes[part]), rng, None, 32)
+        raw = shared(data.cache.images)[torch.from_numpy(part)].permute(0, 3, 1, 2)
+        torch.testing.assert_close(images, transforms.apply(raw, how, 32, EYE.mean, EYE.std)[0])
 
 
 @pytest.mark.parametrize("hosted", [True, False])

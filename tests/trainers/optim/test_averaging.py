@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -93,6 +94,43 @@ def test_tensors_that_take_the_place_of_others_are_followed_from_the_next_epoch(
     assert followed.net[1].running_mean.tolist() == [3.0, 4.0]
 
 
+class Positions(nn.Module):
+    """As timm's convit does, it makes what it knows of an input's size when it sees one."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("places", torch.zeros(3), persistent=False)
+
+    def forward(self, x):
+        self.places = torch.arange(x.shape[-1], dtype=torch.float32)
+        return self.scale * (x + self.places)
+
+
+@pytest.mark.parametrize("config", [EMA(decay=0), SWA(start=0)], ids=str)
+def test_what_a_forward_makes_again_is_not_averaged(config):
+    layers = Positions()
+    followed = averaging.Averaged(config, layers, epochs=3)
+    layers(torch.zeros(2, 5))
+    nn.init.constant_(layers.scale, 3.0)
+    followed.step(layers)
+    followed.epoch(layers, 0)
+    assert weights(followed) == [3.0]
+    assert followed.net.places.tolist() == [0, 0, 0]
+    assert torch.equal(followed.net(torch.zeros(2, 5)), layers(torch.zeros(2, 5)))
+
+
+def test_a_weight_of_two_layers_moves_once():
+    layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    layers[1].weight = layers[0].weight
+    nn.init.constant_(layers[0].weight, 1.0)
+    followed = averaging.Averaged(EMA(decay=0.5), layers, epochs=3)
+    followed.count = 100
+    nn.init.constant_(layers[0].weight, 3.0)
+    followed.step(layers)
+    assert weights(followed)[0] == 2.0
+
+
 def test_swa_is_the_mean_of_the_weights_after_its_epochs():
     followed = averaging.Averaged(SWA(start=0.5), net(9.0), epochs=4)
     asked = []
@@ -106,16 +144,41 @@ def test_swa_is_the_mean_of_the_weights_after_its_epochs():
 def test_renewed_statistics_are_those_of_the_batches():
     layers, batches = nn.BatchNorm2d(3), [5 * torch.randn(4, 3, 8, 8) + 2 for _ in range(3)]
     layers.running_mean.fill_(77)
-    averaging.renew_statistics(layers, batches)
+    averaging.renew_statistics(layers, [""], batches)
     means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
     torch.testing.assert_close(layers.running_mean, means)
     assert not layers.training
     assert layers.momentum == 0.1
 
 
+def test_statistics_of_norms_that_do_not_train_stay_as_they_are():
+    layers = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3)).train()
+    followed = averaging.Averaged(SWA(start=0), layers, epochs=3)
+    layers[0].eval()  # as of a frozen layer
+    assert followed.epoch(layers, 0)
+    averaging.renew_statistics(followed.net, averaging.training_norms(layers), [torch.randn(8, 3) + 5])
+    assert followed.net[0].running_mean.tolist() == [0, 0, 0]
+    assert all(mean > 3 for mean in followed.net[1].running_mean.tolist())
+    layers[1].eval()
+    assert not followed.epoch(layers, 1)
+
+
+def test_swa_leaves_a_frozen_backbone_as_it_was(photos, cache, tmp_path):
+    train = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1, "batch_size": 8}
+    more = {"freeze": {"epochs": 1}, "head": "category_mlp", "weight_averaging": {"name": "swa", "start": 0}}
+    run = TrainingRun(
+        Recipe(data=photos, train=train | more), Data.open(photos, cache), ("train",), torch.device("cpu"), tmp_path
+    )
+    before = {key: tensor.clone() for key, tensor in run.net.state_dict().items()}
+    run.fit(0)
+    moved = {key for key, tensor in run.average.net.state_dict().items() if not torch.equal(before[key], tensor)}
+    assert {key.split(".")[0] for key in moved} == {"head"}
+    assert any("running_mean" in key for key in moved)
+
+
 def test_statistics_are_renewed_as_evaluation_sees_images_without_dropout():
     layers, batches = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)).eval(), [torch.randn(8, 3) for _ in range(4)]
-    averaging.renew_statistics(layers, batches)
+    averaging.renew_statistics(layers, ["1"], batches)
     means = torch.stack([batch.mean(0) for batch in batches]).mean(0)
     torch.testing.assert_close(layers[1].running_mean, means)
     assert not any(module.training for module in layers.modules())

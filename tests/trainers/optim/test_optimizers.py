@@ -262,7 +262,7 @@ def test_layers_that_join_in_later_learn_with_every_optimizer(config, layer_deca
     how, first = Freeze(epochs=1, gradual_epochs=2), next(backbone.parameters())
     for epoch in range(4):
         before = first.detach().clone()
-        optimizers.thaw(backbone, optimizers.learning(how, epoch))
+        optimizers.thaw(backbone, optimizers.learning(how, epoch), ())
         fitted(net, optimizer)
         assert torch.equal(first, before) is (epoch < 3)
 
