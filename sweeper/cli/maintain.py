@@ -69,7 +69,7 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete the checkpoints of all but the best trials, and caches that no study uses."""
+    """Delete checkpoints beyond the best, and unused caches."""
     from sweeper import text
     from sweeper.commands import clean
     from sweeper.terminal.output import print_message

@@ -214,7 +214,7 @@ def ui(
         int, typer.Option(min=1, max=65535, metavar="N", help="The port; the next free one if it is in use")
     ] = 5000,
 ) -> None:
-    """Serve the studies in MLflow and print the address, until Ctrl-C."""
+    """Serve the studies in MLflow until Ctrl-C."""
     from sweeper.commands import ui
     from sweeper.store import studies
     from sweeper.terminal.output import print_result

@@ -102,12 +102,12 @@ def test_a_damaged_model_leaves_nothing_behind(here):
     assert set(here.iterdir()) == before
 
 
-def test_packages_that_lack_are_named_with_the_extra(monkeypatch, tmp_path):
+def test_packages_that_lack_are_named_with_the_command_that_installs_them(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(export, "NEEDED", {"onnx": ("json", "onnx_of_tomorrow")})
     with pytest.raises(EnvironmentFault, match="not installed: onnx_of_tomorrow") as caught:
         export.program(NOWHERE, "onnx", None)
-    assert caught.value.help == "pip install 'vision-sweep[export]'"
+    assert caught.value.help == "pip install onnx_of_tomorrow"
     assert list(tmp_path.iterdir()) == []
 
 
