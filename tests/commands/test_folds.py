@@ -139,6 +139,7 @@ def _of_the_final(study: StudyFolder) -> None:
     assert "on 3 folds" in folder.card.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_without_the_folds_checkpoints_a_final_says_what_is_not_there(here: Path):
     assert (
@@ -208,6 +209,7 @@ def test_one_fold_is_refused_with_what_to_write(here: Path):
 
 
 # ------------------------------------------------------------------------------------------ the plan
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_plan_proposes_folds_where_val_is_small_and_counts_them_where_they_are_asked_for(here: Path):
     (here / "space.yaml").write_text(SPACE.replace("search: {folds: 3}\n", ""))

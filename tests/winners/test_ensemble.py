@@ -200,6 +200,7 @@ def test_ctrl_c_in_the_last_epoch_of_a_member_keeps_the_ensemble_for_the_same_co
     assert (made(folder) / "submission.zip").read_bytes() == (made(exported) / "submission.zip").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_kill_costs_no_member_that_was_trained(folder, exported):
     """SIGKILL when the first member has ended; the same command then makes the same bytes."""
     with subprocess.Popen(command(*EXPORT), env=environment(**QUIET), stderr=subprocess.PIPE, text=True) as process:
@@ -227,6 +228,7 @@ def test_other_test_images_are_predicted_without_training(exported, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------ hours alone
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "slots", "planned", "trial", "together"),
     [
@@ -311,6 +313,7 @@ def test_a_trial_is_retrained_with_two_seeds_and_their_mean_is_packed(twice):
     assert "only the trial alone" in card
 
 
+@pytest.mark.slow
 def test_seeds_of_one_trial_train_side_by_side(folder):
     said = call(folder, *TWICE, "--slots", "2").stderr
     started = [line for line in said.split(" done after ")[0].splitlines() if " starts on cpu" in line]
@@ -327,6 +330,7 @@ def test_the_own_seed_is_the_final_model_of_the_trial_and_the_other_is_not(twice
     assert members(twice)[1]["final"].endswith("-seed1000")
 
 
+@pytest.mark.slow
 def test_seeds_are_not_trained_twice_and_one_more_is_added(twice, tmp_path):
     folder = Path(shutil.copytree(twice, tmp_path / "here"))
     before = {path: path.stat().st_mtime_ns for path in made(folder).parent.rglob("model.safetensors")}
@@ -338,6 +342,7 @@ def test_seeds_are_not_trained_twice_and_one_more_is_added(twice, tmp_path):
     assert len(finals(folder)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", ["member", "ensemble"])
 def test_a_damaged_model_is_made_again_and_the_others_are_kept(twice, tmp_path, spoilt):
     folder = Path(shutil.copytree(twice, tmp_path / "here"))
@@ -369,6 +374,7 @@ def test_seeds_are_named_in_the_ledger_the_status_and_before_training(twice, fol
     assert finals(folder) == []
 
 
+@pytest.mark.slow
 def test_seeds_that_were_interrupted_are_continued_by_the_command_that_status_names(twice, tmp_path):
     folder = Path(shutil.copytree(twice, tmp_path / "here"))
     (made(folder) / "result.json").unlink()
