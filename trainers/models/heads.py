@@ -31,10 +31,11 @@ def need(config: Head) -> Need:
 LOGITS_MLP = (512, 256, 128, 64)
 
 
-def build(config: Head, width: int, sizes: Sequence[int], *, prefix: int = 0) -> nn.Module:
+def build(config: Head, width: int, sizes: Sequence[int], *, prefix: int = 0, aspect: float = 1.0) -> nn.Module:
     """Return the head of a recipe: the backbone's output -> logits [B, sum C].
 
-    width: number of input features, sizes [K]: classes of each category, prefix: tokens before those of the map.
+    width: number of input features, sizes [K]: classes of each category, prefix: tokens before those of the map,
+    aspect: height / width of the network's input.
     """
     match config:
         case LinearHead(dropout=dropout):
@@ -51,7 +52,7 @@ def build(config: Head, width: int, sizes: Sequence[int], *, prefix: int = 0) ->
             widths = (width, *hidden)
             return nn.Sequential(*_hidden(widths, dropout), nn.Linear(widths[-1], sum(sizes)))
         case Query2Label():
-            return query2label.Decoder(config, width, sizes, prefix=prefix)
+            return query2label.Decoder(config, width, sizes, prefix=prefix, aspect=aspect)
         case CustomHead(name=name):
             definition = extensions.needed("heads", name)
             made: nn.Module = definition.module(width, list(sizes), **definition.given(config.model_dump()))

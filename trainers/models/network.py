@@ -90,8 +90,9 @@ def head(config: TrainConfig, backbone: Any, sizes: Sequence[int]) -> nn.Module:
     """Return the recipe's head for this backbone; the majority baseline has its own."""
     if isinstance(backbone, majority.MajorityBaseline):
         return majority.Prior(sum(sizes))
-    prefix = int(getattr(backbone, "num_prefix_tokens", 0))
-    return heads.build(config.head, features(config, backbone), sizes, prefix=prefix)
+    prefix = int(getattr(backbone, "num_prefix_tokens", hasattr(backbone, "cls_token")))
+    height, width = config.input_size
+    return heads.build(config.head, features(config, backbone), sizes, prefix=prefix, aspect=height / width)
 
 
 def features(config: TrainConfig, backbone: Any) -> int:

@@ -16,12 +16,15 @@ class Decoder(nn.Module):
 
     A 1x1 convolution, sine positions added once, encoder layers over the map, decoder layers with cross-attention
     from the queries to the map, a norm, and one linear layer per category. The map is [B, D, H, W], [B, H, W, D], or
-    square tokens [B, prefix + H W, D], whose prefix (class and register tokens) is left out.
+    tokens [B, prefix + H W, D], whose prefix (class and register tokens) is left out; H / W is near `aspect`, that of
+    the network's input.
     """
 
-    def __init__(self, config: Query2Label, width: int, sizes: Sequence[int], *, prefix: int = 0) -> None:
+    def __init__(
+        self, config: Query2Label, width: int, sizes: Sequence[int], *, prefix: int = 0, aspect: float = 1.0
+    ) -> None:
         super().__init__()
-        self.width, self.prefix = width, prefix
+        self.width, self.prefix, self.aspect = width, prefix, aspect
         self.project = nn.Conv2d(width, config.width, 1)
         self.queries = nn.Parameter(torch.randn(len(sizes), config.width))
         self.encoders = nn.ModuleList(_layer(config) for _ in range(config.encoders))
@@ -30,7 +33,7 @@ class Decoder(nn.Module):
         self.ends = nn.ModuleList(nn.Linear(config.width, size) for size in sizes)
 
     def forward(self, features: Tensor) -> Tensor:
-        grid = self.project(as_map(features, self.width, self.prefix))  # [B, d, H, W]
+        grid = self.project(as_map(features, self.width, self.prefix, self.aspect))  # [B, d, H, W]
         seen = (grid + positions(grid)).flatten(2).transpose(1, 2)  # [B, H W, d]
         for encoder in self.encoders:
             seen = encoder(seen, seen)
@@ -67,16 +70,30 @@ def _layer(config: Query2Label) -> Layer:
     return Layer(config.width, config.heads, config.feed_forward, config.dropout)
 
 
-def as_map(features: Tensor, width: int, prefix: int = 0) -> Tensor:
+def as_map(features: Tensor, width: int, prefix: int = 0, aspect: float = 1.0) -> Tensor:
     """Return a backbone's output before pooling as a map [B, width, H, W]. Raises ValueError if it is not one."""
     if features.ndim == 4 and features.shape[1] == width:
         return features
     if features.ndim == 4 and features.shape[3] == width:
         return features.permute(0, 3, 1, 2)
     if features.ndim == 3 and features.shape[2] == width and features.shape[1] > prefix:
-        side = math.isqrt(features.shape[1] - prefix)
-        return features[:, -side * side :].transpose(1, 2).reshape(-1, width, side, side)
+        height, breadth = sides(features.shape[1] - prefix, aspect)
+        return features[:, prefix:].transpose(1, 2).reshape(-1, width, height, breadth)
     raise ValueError(f"no map of {width} features: its shape is {tuple(features.shape)}")
+
+
+def sides(tokens: int, aspect: float) -> tuple[int, int]:
+    """Return height and width of the grid that the tokens of an input of height / width `aspect` form.
+
+    Patches may leave out part of the input's edge, so the proportions are off by less than one patch. Raises
+    ValueError if no such grid has that many tokens.
+    """
+    ratio = max(aspect, 1 / aspect)
+    short = max(1, round(math.sqrt(tokens / ratio)))
+    long = tokens // short
+    if short * long != tokens or abs(long - short * ratio) >= ratio:
+        raise ValueError(f"{tokens} tokens are no grid in the proportions of the input, {aspect:.3g} : 1")
+    return (long, short) if aspect > 1 else (short, long)
 
 
 def positions(grid: Tensor) -> Tensor:

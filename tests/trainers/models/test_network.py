@@ -14,7 +14,7 @@ from tests.support.photos import SHARED
 from trainers.config import Recipe, TrainConfig
 from trainers.data.table import Category
 from trainers.loading.loader import Batch
-from trainers.models import network
+from trainers.models import heads, network
 from trainers.models.preflight import problems
 from trainers.support.checkpoint import save_weights
 from trainers.support.errors import DataError, EnvironmentFault
@@ -153,7 +153,7 @@ def test_the_head_is_drawn_alike_whether_the_backbone_is_drawn_or_filled(tmp_pat
 PUBLISHED = """
 import torch
 from trainers.config import TrainConfig
-from trainers.models import network
+from trainers.models import heads, network
 config = TrainConfig(backbone="test_resnet.r160_in1k", pretrained=True, image_size=32)
 nets = [network.build(config, [3]) for _ in range(2)]
 assert network._published.cache_info().misses == 1
@@ -244,10 +244,30 @@ def test_attention_heads_that_do_not_divide_the_width_are_named_with_those_that_
     assert (problem.where, problem.help) == ("train.head.heads", "numbers that fit: 1, 2, 4, 5, 10")
 
 
-def test_a_backbone_without_a_map_is_named():
-    problem = only(backbone="deit_tiny_distilled_patch16_224", image_size=64, head="query2label")
+@pytest.mark.parametrize(("backbone", "size"), [("deit_tiny_distilled_patch16_224", 64), ("pit_ti_224", 224)])
+def test_a_backbone_without_a_map_is_named(backbone, size):
+    problem = only(backbone=backbone, image_size=size, head="query2label")
     assert problem.where == "train.head"
     assert "gives no map that the head query2label could use" in problem.what
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("xcit_nano_12_p16_224", TALL), ("volo_d1_224", 224)])
+def test_tokens_are_a_map_whether_or_not_the_backbone_gives_their_number(backbone, size):
+    assert problems([recipe(backbone=backbone, image_size=size, head="query2label")]) == []
+
+
+def test_a_backbone_whose_tokens_are_no_grid_is_named_with_their_number(monkeypatch):
+    def head(config, backbone, sizes):
+        """The head that counts the class token as a place."""
+        return heads.build(config.head, network.features(config, backbone), sizes, aspect=1.5)
+
+    monkeypatch.setattr(network, "head", head)
+    problem = only(backbone="test_vit", image_size=TALL, head="query2label")
+    assert (problem.where, problem.exit_code) == ("train.head", 2)
+    assert problem.what == (
+        "test_vit gives no map that the head query2label could use: 25 tokens are no grid in the proportions of the"
+        " input, 1.5 : 1"
+    )
 
 
 def test_drop_path_reaches_the_backbone_unless_its_own_argument_says_otherwise():

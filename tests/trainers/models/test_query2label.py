@@ -7,7 +7,7 @@ from torch import nn
 
 from trainers.config import Query2Label, TrainConfig
 from trainers.models import network
-from trainers.models.query2label import Decoder, Layer, as_map, positions
+from trainers.models.query2label import Decoder, Layer, as_map, positions, sides
 
 SMALL = Query2Label(width=32, heads=4, feed_forward=64)
 
@@ -85,6 +85,44 @@ def test_maps_with_channels_first_or_last_and_tokens_are_the_same_map():
     tokens = torch.cat([torch.randn(2, 3, 6), grid.flatten(2).transpose(1, 2)], dim=1)
     assert torch.equal(as_map(grid.permute(0, 2, 3, 1), 6), grid)
     assert torch.equal(as_map(tokens, 6, prefix=3), grid)
+
+
+def placed(height, width):
+    """An input of which each patch of 16 pixels knows its number, and a vision transformer that only passes it on."""
+    config = TrainConfig(
+        backbone="test_vit",
+        pretrained=False,
+        image_size={"height": 16 * height, "width": 16 * width},
+        head={"name": "query2label", **SMALL.model_dump()},
+    )
+    net = network.build(config, [2]).eval()
+    net.backbone.blocks, net.backbone.pos_embed = nn.Identity(), None
+    numbers = torch.arange(1.0, height * width + 1).view(1, 1, height, width)
+    return net, numbers.repeat_interleave(16, 2).repeat_interleave(16, 3).expand(-1, 3, -1, -1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 16), (16, 8), (3, 5), (16, 4)])
+def test_tokens_of_tall_and_wide_inputs_stay_where_their_patches_are(height, width):
+    net, images = placed(height, width)
+    seen = []
+    net.head.project.register_forward_hook(lambda _module, inputs, _out: seen.append(inputs[0]))
+    net(images)
+    embedded = net.backbone.norm(net.backbone.patch_embed(images))  # [1, N, D]
+    expected = embedded.view(1, height, width, -1).permute(0, 3, 1, 2)
+    torch.testing.assert_close(seen[0], expected)
+
+
+@pytest.mark.parametrize("size", [(120, 240), (240, 120), (209, 420), (100, 200), (256, 64), (224, 224)])
+@pytest.mark.parametrize("patch", [14, 16])
+def test_the_grid_of_an_input_follows_from_its_proportions_even_if_patches_leave_out_its_edge(size, patch):
+    height, width = (side // patch for side in size)
+    assert sides(height * width, size[0] / size[1]) == (height, width)
+
+
+@pytest.mark.parametrize(("tokens", "aspect"), [(197, 1.0), (210, 1.0), (128, 1.0), (64, 0.25 * 5), (127, 2.0)])
+def test_tokens_that_do_not_fill_a_grid_in_the_input_s_proportions_are_no_map(tokens, aspect):
+    with pytest.raises(ValueError, match=f"{tokens} tokens are no grid in the proportions of the input"):
+        as_map(torch.zeros(1, tokens, 6), 6, aspect=aspect)
 
 
 def test_pooled_features_are_no_map():
