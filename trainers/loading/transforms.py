@@ -273,17 +273,25 @@ def _warp(images: Tensor, how: Draw, size: tuple[int, int]) -> Tensor:
     if how.affine is None:
         x = _resize(images, size)
         return torch.where(how.flip[:, None, None, None], x.flip(3), x)
-    x, (height, width) = images.float() / 255, size
-    ratios = images.shape[3] / width, images.shape[2] / height
+    across, down = sampling_positions(how.affine, images.shape[2:], size)
+    x = _sample(images.float() / 255, sampling_grid(how.affine, across, down))
+    return x if x.shape[2:] == size else F.avg_pool2d(x, 2)
+
+
+def sampling_positions(affine: Tensor, level: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the positions across and down at which images of height and width `level` are sampled, -1..1: one per
+    pixel, [1, W] and [1, H], or, for smaller outputs, two whose mean is smoothed, [B, 2 W] and [B, 2 H].
+    """
+    (height, width), ratios = size, (level[1] / size[1], level[0] / size[0])
     if max(ratios) <= SHRINKS:
-        across, down = (pixel_centers(count, images.device)[None] for count in (width, height))
-        return _sample(x, sampling_grid(how.affine, across, down))
-    shrinks = images.new_tensor([images.shape[3], images.shape[2]], dtype=x.dtype)
+        across, down = (pixel_centers(count, affine.device)[None] for count in (width, height))
+        return across, down
+    shrinks = affine.new_tensor([level[1], level[0]])
     across, down = (
-        _spread(how.affine[:, :, k] * (shrinks / images.shape[3 - k]), ratios[k], count)
+        _spread(affine[:, :, k] * (shrinks / level[1 - k]), ratios[k], count)
         for k, count in enumerate((width, height))
     )
-    return F.avg_pool2d(_sample(x, sampling_grid(how.affine, across, down)), 2)
+    return across, down
 
 
 def _sample(x: Tensor, grid: Tensor) -> Tensor:
