@@ -117,7 +117,10 @@ class Epoch(Part):
     """The record of one pass over the training images: one line of history.jsonl."""
 
     number: int = Field(ge=1, description="1 for the first; in a cross-validation it continues from fold to fold")
-    train: Scores = Field(description="on the augmented images, as they were trained on")
+    train: Scores = Field(
+        description="on the augmented images, as they were trained on; average precision of more than 10 million"
+        " logits is that of an even sample"
+    )
     val: Scores | None = Field(description="on val, without augmentation; null if there is no val")
     plain: Scores | None = Field(None, description="val without the correction that the recipe requests")
     corrected: dict[str, Corrected] = Field(

@@ -218,7 +218,7 @@ class TrainingRun:
         feed = self.lens.feed(size, training=True)
         drawing = AugmentationSource(self.config.augment, rng, self.minority)
         past = self._past(index)
-        tally = Tally(self.data.categories, self.device, missing=min(self.known) < 1)
+        tally = Tally(self.data.categories, self.device, missing=min(self.known) < 1, images=sum(map(len, chunks)))
         mean = Mean(self.device, handled=self.scaler.is_enabled())
         rate = 0.0
         self.net.train()

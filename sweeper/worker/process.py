@@ -108,6 +108,6 @@ def _note(text: str) -> None:
 
 
 def _release() -> None:
-    """Free the memory that the job left on its GPU, for the next job there from any process."""
+    """Free the memory that the job left on its GPU and pinned on the host, for the next job from any process."""
     if "trainers.support.device" in sys.modules:
-        sys.modules["trainers.support.device"].release()
+        sys.modules["trainers.support.device"].release(pinned=True)

@@ -1,5 +1,6 @@
 """Batch-by-batch counts of predictions, on the device that makes them, without waiting for it."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,17 +11,25 @@ from trainers.epoch import Scores
 from trainers.evaluation.metrics import HITS, PREDICTED, TRUE, Columns, average_precision, scores_of
 from trainers.support.device import send
 
+RANKED = 10_000_000  # logits kept for average precision: 50 MB on the device, 3 s to sort
+
 
 class Tally:
     """The counts of each class as true, predicted, and both, [3, sum C], accumulated batch by batch.
 
     Every metric except average precision is a function of these counts, whose size grows with the number of classes,
-    not with its square. For average precision, the logits of categories with several answers are kept. `missing`:
-    some answers are missing and are ignored.
+    not with its square. For average precision, the logits of categories with several answers are kept: of all images
+    or, of more than RANKED logits in `images` images, of every second, every third, ... image. `missing`: some
+    answers are missing and are ignored.
     """
 
     def __init__(
-        self, categories: Sequence[Category], device: torch.device | str = "cpu", *, missing: bool = False
+        self,
+        categories: Sequence[Category],
+        device: torch.device | str = "cpu",
+        *,
+        missing: bool = False,
+        images: int = 0,
     ) -> None:
         self.columns, self.spans, self.missing = Columns.of(categories), spans(categories), missing
         here, columns = torch.device(device), self.columns
@@ -31,22 +40,28 @@ class Tally:
         self.width, self.several = sum(columns.sizes), len(columns.classes) > 0
         self.counts = torch.zeros(3 * self.width, dtype=torch.int64, device=here)
         self.known = torch.zeros(len(columns.sizes), dtype=torch.int64, device=here)  # images with an answer
-        self.ranked: list[tuple[Tensor, Tensor]] = []  # logits and flags, [B, M] each
+        self.ranked: list[tuple[Tensor, Tensor]] = []  # logits float32 and flags int8, [B / every, M] each
+        self.every = max(1, math.ceil(images * len(columns.classes) / RANKED))
         self.images = 0
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: logits [B, sum C] float, labels [B, D] int64. Does not wait for the device."""
-        self.images += len(labels)
         if len(self.columns.single):
             parts = torch.split(logits, self.columns.sizes, dim=1)
             predicted = self.first + torch.stack([parts[k].argmax(1) for k in self.columns.single], dim=1)
             self._count(predicted, labels.index_select(1, self.label) if self.several else labels)
         if self.several:
-            ranked = logits.index_select(1, self.classes).float(), labels.index_select(1, self.flags)
+            ranked = logits.index_select(1, self.classes).float(), labels.index_select(1, self.flags).to(torch.int8)
             self._count_flags(*ranked)
-            self.ranked.append(ranked)
+            self._keep(*ranked)
         if self.missing:
             self.known += torch.stack([(labels[:, span.labels] >= 0).any(1).sum() for span in self.spans])
+        self.images += len(labels)
+
+    def _keep(self, logits: Tensor, flags: Tensor) -> None:
+        """Keep the logits and flags of this batch's share of every n-th image."""
+        mine = slice(-self.images % self.every, None, self.every)
+        self.ranked.append((logits[mine].clone(), flags[mine].clone()))  # a view would keep the whole batch
 
     def _count(self, predicted: Tensor, labels: Tensor) -> None:
         """Count answers, numbered across all classes, and labels, [B, S] each."""

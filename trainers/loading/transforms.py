@@ -284,21 +284,30 @@ def _warp(images: Tensor, how: Draw, size: tuple[int, int]) -> Tensor:
     if how.affine is None:
         x = _resize(images, size)
         return torch.where(how.flip[:, None, None, None], x.flip(3), x)
-    x, (height, width) = images.float() / 255, size
-    ratios = images.shape[3] / width, images.shape[2] / height
+    across, down = sampling_positions(how.affine, images.shape[2:], size)
+    x = _sample(images.float() / 255, sampling_grid(how.affine, across, down))
+    return x if x.shape[2:] == size else F.avg_pool2d(x, 2)
+
+
+def sampling_positions(affine: Tensor, level: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the positions across and down at which images of height and width `level` are sampled, -1..1: one per
+    pixel, [1, W] and [1, H], or, for smaller outputs, two whose mean is smoothed, [B, 2 W] and [B, 2 H].
+    """
+    (height, width), ratios = size, (level[1] / size[1], level[0] / size[0])
     if max(ratios) <= SHRINKS:
-        across, down = (pixel_centers(count, images.device)[None] for count in (width, height))
-        return _sample(x, sampling_grid(how.affine, across, down))
-    across, down = (_spread(_step(how.affine, k, images.shape), ratios[k], n) for k, n in enumerate((width, height)))
-    return F.avg_pool2d(_sample(x, sampling_grid(how.affine, across, down)), 2)
+        across, down = (pixel_centers(count, affine.device)[None] for count in (width, height))
+        return across, down
+    across, down = (_spread(_step(affine, k, level), ratios[k], n) for k, n in enumerate((width, height)))
+    return across, down
 
 
-def _step(affine: Tensor, axis: int, shape: torch.Size) -> Tensor:
-    """Return the direction of a row (axis 0) or column (1) of the output in images of that shape, see `_spread`.
+def _step(affine: Tensor, axis: int, level: Sequence[int]) -> Tensor:
+    """Return the direction of a row (axis 0) or column (1) of the output in images of height and width `level`, see
+    `_spread`.
 
     Only with Python numbers: a tensor made of them on a GPU would wait for all its work.
     """
-    pixels = shape[3], shape[2]  # either way
+    pixels = level[1], level[0]  # across and down
     return torch.stack([affine[:, k, axis] * (pixels[k] / pixels[axis]) for k in (0, 1)], 1)  # [B, 2]
 
 

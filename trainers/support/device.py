@@ -145,11 +145,17 @@ def unsupported(capability: tuple[int, int], archs: Sequence[str]) -> str | None
     return f"it has compute capability {major}.{minor}, but this torch is built for {', '.join(archs) or 'no GPU'}"
 
 
-def release() -> None:
-    """Return the memory that a finished run left in the allocator to the GPU, for other processes that share it."""
+def release(*, pinned: bool = False) -> None:
+    """Return the memory that a finished run left in the allocator to the GPU, for other processes that share it.
+
+    pinned: also return the host's pinned memory, where batches and checkpoints went, to the system. A run that
+    continues would have to pin it again.
+    """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
+        if pinned and hasattr(torch._C, "_host_emptyCache"):  # there is no public function
+            torch._C._host_emptyCache()
 
 
 def no_room(error: BaseException) -> bool:

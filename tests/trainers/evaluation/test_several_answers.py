@@ -6,10 +6,9 @@ import sklearn.metrics
 import torch
 
 from trainers.data.table import Category
-from trainers.evaluation import thresholds
+from trainers.evaluation import tally, thresholds
 from trainers.evaluation.logit_adjustment import Fitting
 from trainers.evaluation.metrics import average_precision, scores
-from trainers.evaluation.tally import Tally
 from trainers.metrics.definitions import lacking
 from trainers.optim import frequency
 
@@ -107,14 +106,31 @@ def test_a_class_that_no_image_has_counts_in_no_mean():
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_a_tally_of_batches_is_the_scores_of_the_whole(missing):
     logits, labels = drawn(missing=missing)
-    tally = Tally(CATEGORIES, missing=missing > 0)
+    counts = tally.Tally(CATEGORIES, missing=missing > 0, images=300)
     for start in range(0, 300, 64):
         chunk = slice(start, start + 64)
-        tally.update(torch.from_numpy(logits[chunk]), torch.from_numpy(labels[chunk]))
-    found, wanted = tally.scores(0.5), scores(logits, labels, CATEGORIES, loss=0.5)
+        counts.update(torch.from_numpy(logits[chunk]), torch.from_numpy(labels[chunk]))
+    found, wanted = counts.scores(0.5), scores(logits, labels, CATEGORIES, loss=0.5)
     assert found.metrics == pytest.approx(wanted.metrics)
     assert found.category_accuracy == pytest.approx(wanted.category_accuracy)
     assert found.category_answers == wanted.category_answers
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 300])
+def test_of_many_images_average_precision_is_that_of_an_even_sample_and_all_else_of_all(batch, monkeypatch):
+    monkeypatch.setattr(tally, "RANKED", 4 * 100)
+    logits, labels = drawn(missing=0.1)
+    counts = tally.Tally(CATEGORIES, missing=True, images=300)
+    for start in range(0, 300, batch):
+        chunk = slice(start, start + batch)
+        counts.update(torch.from_numpy(logits[chunk]), torch.from_numpy(labels[chunk]))
+    kept = [each.untyped_storage().nbytes() for parts in counts.ranked for each in parts]
+    assert sum(kept) == 4 * 100 * (4 + 1)  # a float and a byte each
+    found, whole = counts.scores(0.5), scores(logits, labels, CATEGORIES, loss=0.5)
+    sample = np.nanmean(average_precision(logits[::3, TAGS], labels[::3, FLAGS]))
+    assert found.mean_average_precision == found.category_accuracy["tags"] == pytest.approx(sample)
+    exact = whole.metrics.keys() - {"mean_average_precision", "mean_category_score"}
+    assert {name: found.metrics[name] for name in exact} == pytest.approx({n: whole.metrics[n] for n in exact})
 
 
 def test_it_is_said_how_many_answers_a_figure_stands_on_where_some_are_missing():

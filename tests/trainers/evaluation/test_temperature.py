@@ -1,6 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from trainers.data.table import MISSING, Category
 from trainers.evaluation import temperature
@@ -33,6 +36,33 @@ def test_no_temperature_near_the_fitted_one_makes_val_likelier():
         return float(-np.log(shares[np.arange(len(labels)), labels[:, 0]]).mean())
 
     assert loss(best) <= min(loss(best * 1.01), loss(best / 1.01))
+
+
+@pytest.mark.parametrize("classes", [2, 40, 700])
+def test_of_any_number_of_classes_the_fitted_one_is_the_likeliest(classes):
+    rng = np.random.default_rng(3)
+    logits = 2 * rng.normal(size=(500, classes))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    kind = Category("kind", tuple(map(str, range(classes))))
+    found = temperature.fit(3 * logits, 3 * logits, labels[:, None], [kind])["kind"]
+
+    def loss(log: float) -> float:
+        return float(-log_softmax(3 * logits / np.exp(log), axis=1)[np.arange(500), labels].mean())
+
+    best = minimize_scalar(loss, bounds=(-2, 2), method="bounded", options={"xatol": 1e-7}).x
+    assert np.log(found) == pytest.approx(best, abs=1e-4)
+
+
+def test_many_classes_are_fitted_a_few_images_at_a_time():
+    """Every evaluation of the loss over whole arrays took several more of them, and four to seven times as long."""
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(2000, 500))
+    kind = Category("kind", tuple(map(str, range(500))))
+    tracemalloc.start()
+    temperature.fit(logits, logits, rng.integers(0, 500, (2000, 1)), [kind])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * logits.nbytes
 
 
 def test_flags_are_fitted_to_what_the_network_gives_and_not_to_what_thresholds_leave():

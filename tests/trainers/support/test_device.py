@@ -53,6 +53,44 @@ def test_the_memory_that_is_told_of_a_gpu_is_what_others_do_without(monkeypatch)
     assert peak_memory_gb(torch.device("cuda", 0)) == 3.0
 
 
+@pytest.fixture
+def emptied(monkeypatch):
+    """Have torch see a GPU, and return the caches that are emptied."""
+    found = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: found.append("device"))
+    monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: found.append("host"), raising=False)
+    return found
+
+
+def test_pinned_memory_is_given_back_between_runs_and_not_within_one(emptied):
+    device.release()
+    assert emptied == ["device"]
+    device.release(pinned=True)
+    assert emptied == ["device", "device", "host"]
+
+
+def test_a_torch_that_cannot_give_pinned_memory_back_keeps_it(emptied, monkeypatch):
+    monkeypatch.delattr(torch._C, "_host_emptyCache")
+    device.release(pinned=True)
+    assert emptied == ["device"]
+
+
+def test_a_process_that_used_no_gpu_has_nothing_to_give_back(emptied, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    device.release(pinned=True)
+    assert emptied == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pinned_memory_that_a_run_left_goes_back_to_the_system():
+    torch.cuda.init()
+    torch.empty(2**26, pin_memory=True)
+    before = torch.cuda.host_memory_stats()["allocated_bytes.current"]
+    device.release(pinned=True)
+    assert torch.cuda.host_memory_stats()["allocated_bytes.current"] <= before - 2**28
+
+
 # ------------------------------------------------------------------------------------ no room on a GPU
 NO_ROOM = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
