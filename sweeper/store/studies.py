@@ -115,8 +115,8 @@ class StudyStatus:
 
     @property
     def search_has_ended(self) -> bool:
-        """True if the search has ended in its hours, of which the rest is for the retraining."""
-        return self.hours is not None and 0 < self.hours <= self.searched_hours
+        """True if the search has ended in its hours, the only budget, of which the rest is for the retraining."""
+        return not self.planned and self.hours is not None and self.hours <= self.searched_hours
 
 
 def studies() -> list[StudyFolder]:

@@ -222,6 +222,7 @@ class Planner:
     def __post_init__(self) -> None:
         self.recipes = list(self.space.recipes())
         self.paces: list[dict[int, Pace]] = [{} for _ in self.recipes]  # by side
+        self.most_epochs = self.space.most_epochs  # if the file gives them
         self.start = TRIAL_S  # seconds of a cold process, before its first step
 
     def plan(self) -> HoursPlan:
@@ -313,7 +314,7 @@ class Planner:
         trials, finals = [], []
         for recipe, known in zip(self.recipes, self.paces, strict=True):
             fit, look = self.seconds(recipe, known, size)
-            length = epochs or self.space.most_epochs
+            length = epochs or self.most_epochs
             trials.append(TRIAL_S + length * (train * fit + val * look) * (folds or 1))
             seen = test * look * (recipe.train.tta.count + (folds or 0))  # the model of each fold predicts as well
             finals.append(self.start + TRIAL_S + length * (train + val) * fit + seen)  # no epoch of it is judged
@@ -331,7 +332,7 @@ class Planner:
             slots=len(self.slots),
             values={key: value for key, value in values.items() if value is not None},
             image_size=" or ".join(sizes),
-            epochs=shape.epochs or self.space.most_epochs,
+            epochs=shape.epochs or self.most_epochs,
             trial_seconds=shape.trial,
             slowest_seconds=shape.slowest,
             final_seconds=shape.final,
