@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,9 +67,7 @@ def _measured(
     with tempfile.TemporaryDirectory() as folder:
         run = TrainingRun(recipe, random_data(recipe, categories), ("train",), torch.device(device), Path(folder))
         run.micro_batch = micro
-        run.fit(0)  # the first steps warm up
-        if run.device.type == "cuda":
-            run.rows *= math.ceil(GO * run.fit(0)[2] / len(run.rows))
+        _warm_up(run)
         run.val = _whole(run)
         pace = _pace(run, seconds)
         found = {
@@ -82,6 +81,17 @@ def _measured(
             with suppress(RuntimeError):  # some operations lack bf16; the figure is optional
                 found["bf16_speedup"] = round(_speedup(run), 2)
         return found
+
+
+def _warm_up(run: TrainingRun) -> None:
+    """Take the first steps, which are slower. A CPU needs only one; a GPU also gets more rows for a pass."""
+    rows = run.rows
+    if run.device.type != "cuda":
+        run.rows = rows[: run.config.batch_size]
+    run.fit(0)
+    run.rows = rows
+    if run.device.type == "cuda":
+        run.rows *= math.ceil(GO * run.fit(0)[2] / len(rows))
 
 
 def _speedup(run: TrainingRun) -> float:
@@ -99,8 +109,8 @@ def _speedup(run: TrainingRun) -> float:
 
 def _pace(run: TrainingRun, seconds: float) -> float:
     """Return images per second in training: the median over the passes of at least `seconds`."""
-    paces = [run.fit(0)[2]]
     until = time.monotonic() + seconds
+    paces = [run.fit(0)[2]]
     while time.monotonic() < until:
         paces.append(run.fit(0)[2])
     return statistics.median(paces)
@@ -149,15 +159,29 @@ def _answer(categories: Sequence[Category], rng: np.random.Generator) -> Iterato
         yield from (int(rng.integers(most)) for _ in range(width))
 
 
+def sized(recipe: Recipe, side: int | None) -> Recipe:
+    """Return the recipe with images of `side`, unless that is None or its network is built for one size."""
+    if side is None or network.is_fixed(recipe.train.backbone):
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"image_size": side})})
+
+
+def timed(recipe: Recipe, categories: Sequence[Category], device: str, **how: Any) -> dict[str, float]:
+    """Return what `measure` finds, with the side of the images and the seconds that it took."""
+    began = time.monotonic()
+    found = measure(recipe, categories, device, **how)
+    return {**found, "side": max(recipe.train.input_size), "seconds": round(time.monotonic() - began, 3)}
+
+
 def main() -> None:
-    """Read a JSON object with the arguments of `measure` from stdin; answer with a line of JSON."""
+    """Read a JSON object with the arguments of `timed` from stdin; answer with a line of JSON."""
     asked = json.load(sys.stdin)
     extensions.load(asked["extensions"])
     categories = [Category(c["name"], tuple(c["classes"]), c["multi"]) for c in asked["categories"]]
     recipes = [Recipe.model_validate(recipe) for recipe in asked["recipes"]]
     with extensions.answering() as answer:
         how = {"bf16": asked["bf16"], "seconds": asked["seconds"]}
-        found = [measure(recipe, categories, asked["device"], **how) for recipe in recipes]
+        found = [timed(sized(one, asked["side"]), categories, asked["device"], **how) for one in recipes]
         print(json.dumps(found), file=answer)
 
 

@@ -1,6 +1,6 @@
 """`sweep plan`: what a sweep would try, and what it would cost here. Times a few steps, trains nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from sweeper.engine import disk_space, prepare, presets, timing
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
 from sweeper.system import devices, disks
+from sweeper.terminal import output
 from trainers.config import Recipe
 from trainers.data import splitting
 from trainers.data.summary import Summary
@@ -78,11 +79,11 @@ def plan(path: Path, options: Options) -> Plan:
 
     The exception is weights that the model hub does not provide: a plan trains nothing and needs none.
     """
-    prepared = prepare.prepare(path, options, unfetched=True)
+    prepared = prepare.prepare(path, options, unfetched=True, bf16=True)
     slots = devices.slots(options.devices) if prepared.per_device == "auto" else prepared.slots
     spec, space, table = prepared.spec, prepared.space, prepared.table
     recipes = list(space.recipes())
-    answers = timing.measure(recipes, table.categories, slots, [file.path for file in spec.extensions], bf16=True)
+    answers = prepared.timed or _timed(prepared, recipes, slots)
     costs = tuple(_cost(prepared, recipe, answer) for recipe, answer in zip(recipes, answers, strict=True))
     trials = spec.budget.trials or space.size
     epochs = space.most_epochs
@@ -126,6 +127,15 @@ def plan(path: Path, options: Options) -> Plan:
     )
 
 
+def _timed(
+    prepared: PreparedStudy, recipes: Sequence[Recipe], slots: Sequence[devices.Slot]
+) -> Sequence[Mapping[str, Any]]:
+    what = text.counted(len(recipes), "network")
+    output.print_message(f"timing a few steps of {what} on {slots[0].home}")
+    files = [file.path for file in prepared.spec.extensions]
+    return timing.measure(recipes, prepared.table.categories, slots, files, bf16=True)
+
+
 def _proposal(prepared: PreparedStudy) -> str:
     """Return advice to use folds if val is too small to distinguish trials, else ""."""
     train, val = prepared.training_sizes
@@ -149,7 +159,7 @@ def format_proposal(costs: Sequence[Cost]) -> str:
     return f"this CPU trains {gain:.1f} times as fast with train: {{precision: bf16}} (measured over a few steps)"
 
 
-def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Cost:
+def _cost(prepared: PreparedStudy, recipe: Recipe, answer: Mapping[str, Any]) -> Cost:
     train, val = prepared.training_sizes
     seconds = train / answer["train_images_per_second"] + val / answer["val_images_per_second"]
     size = recipe.train.image_size
@@ -158,7 +168,7 @@ def _cost(prepared: PreparedStudy, recipe: Recipe, answer: dict[str, Any]) -> Co
         image_size=size if isinstance(size, int) else str(size),
         batch_size=recipe.train.batch_size,
         seconds_per_epoch=round(seconds, 3),
-        **answer,
+        **{name: value for name, value in answer.items() if name not in ("side", "seconds")},
     )
 
 

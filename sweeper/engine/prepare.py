@@ -237,6 +237,7 @@ class PreparedStudy:
     per_device: devices.Count = 1  # trials that share a device; auto: as many as gain speed
     weights: Mapping[str, int] = field(default_factory=dict)  # bytes per backbone, where counted
     plan: HoursPlan | None = None  # for the hours, if they are the only budget
+    timed: Sequence[planner.Answer] | None = None  # how fast each recipe trains, if that was timed for the plan
 
     @property
     def table(self) -> "Table":
@@ -289,10 +290,12 @@ def prepare(
     *,
     networks: bool = True,
     unfetched: bool = False,
+    bf16: bool = False,
 ) -> PreparedStudy:
     """Read the file, then check its data, values, networks and GPUs, the cheapest checks first.
 
-    With `unfetched`, weights that the hub does not provide are no error.
+    With `unfetched`, weights that the hub does not provide are no error. With `bf16`, networks that are timed for a
+    plan are timed in that format, too.
     """
     from sweeper.space import yaml_io
 
@@ -312,12 +315,12 @@ def prepare(
     side = side_by_side(options, space, ready.budget.trials, homes)
     slots = homes if side == 1 else devices.slots(options.devices, side)
     weights = _tried(ready, space, table, slots, unfetched=unfetched) if networks else {}
-    plan = _planned(ready, space, table, options, homes if side == "auto" else slots)
+    plan, timed = _planned(ready, space, table, options, homes if side == "auto" else slots, bf16=bf16)
     if plan and any(read.of_preset.get(key, value) != value for key, value in plan.values.items()):
         ready, space = _settled(presets.replanned(read, plan.values), table, folder)
     if ready.by_hours and _is_untried(folder, plan):
         ready = replace(ready, budget=ready.budget.model_copy(update={"trials": 0}))
-    return PreparedStudy(ready, space, found, folder, tuple(slots), side, weights, plan)
+    return PreparedStudy(ready, space, found, folder, tuple(slots), side, weights, plan, timed)
 
 
 def side_by_side(options: Options, space: Space, trials: int | None, homes: Sequence[devices.Slot]) -> devices.Count:
@@ -374,30 +377,39 @@ def _capped(spec: "StudySpec", space: Space) -> "StudySpec":
 
 
 def _planned(
-    spec: "StudySpec", space: Space, table: "Table", options: Options, slots: Sequence[devices.Slot]
-) -> HoursPlan | None:
-    """Return the plan of a study whose only budget is hours: the one from its start, or a new one measured now.
+    spec: "StudySpec",
+    space: Space,
+    table: "Table",
+    options: Options,
+    slots: Sequence[devices.Slot],
+    *,
+    bf16: bool,
+) -> tuple[HoursPlan | None, Sequence[planner.Answer] | None]:
+    """Return the plan of a study whose only budget is hours: the one from its start, or a new one with what was
+    measured for it.
 
     None for other studies, for the fake trainer, which takes no measurable time, and for a cluster, which is unknown.
     """
     folder, retrains = StudyFolder.named(spec.study), options.retrains(spec)
     if before := planner.stored(folder):
         now = {"hours": spec.budget.hours or before.hours, "retrains": retrains, **planner.after(spec, before.slots)}
-        return before.model_copy(update={**now, "pairs": before.pairs and now["pairs"]})
+        return before.model_copy(update={**now, "pairs": before.pairs and now["pairs"]}), None
     if not spec.by_hours or study_file.read(folder) or options.ray or os.environ.get("SWEEP_TRAINER") == "fake":
-        return None
+        return None, None
 
-    def timed(recipes: Sequence["Recipe"]) -> Sequence[Mapping[str, Any]]:
+    def timed(recipes: Sequence["Recipe"], side: int | None) -> Sequence[planner.Answer]:
         what = text.counted(len(recipes), "network")
-        sizes = " or ".join(dict.fromkeys(str(recipe.train.image_size) for recipe in recipes))
+        sizes = " or ".join(dict.fromkeys(str(side or recipe.train.image_size) for recipe in recipes))
         seconds = planner.timed_seconds(spec)
-        took = text.format_duration((seconds + planner.OTHER_S) * len(recipes))
-        aside = f"about {took}, not counted as hours"
+        least = text.format_duration(seconds * len(recipes))
+        aside = f"at least {least}, not counted as hours"
         output.print_message(f"timing a few steps of {what} at {sizes} px on {slots[0].home} ({aside})")
         files = [file.path for file in spec.extensions]
-        return timing.measure(recipes, table.categories, slots, files, seconds=seconds)
+        return timing.measure(recipes, table.categories, slots, files, side=side, bf16=bf16, seconds=seconds)
 
-    return Planner(spec, space, table, slots, retrains, timed).plan()
+    chooser = Planner(spec, space, table, slots, retrains, timed)
+    plan = chooser.plan()
+    return plan, chooser.answers_for(plan)
 
 
 def _tried(

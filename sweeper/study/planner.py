@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,12 +33,14 @@ STEP = 32  # pixels between two sizes
 LEAST = 2  # lowest size and epochs: the preset's, divided by this
 TIMED_S = 2.0, 10.0  # least and most seconds for which a network is timed: on a shared machine, 2 are off by a fifth
 TIMED_SHARE = 0.01  # of the hours, between these
-OTHER_S = 2.0  # seconds of a network's other steps while it is timed; the rest is the start of the process
 RESERVE = 1.05  # factor on the minimal hours in advice to the user
 
 
-Timed = Callable[[Sequence["Recipe"]], Sequence[Mapping[str, Any]]]
-"""Measures how fast recipes train, as `timing.measure` does."""
+Answer = Mapping[str, Any]
+"""How fast a recipe trains, and at which side of the images that was measured: see `trainers.throughput.timed`."""
+
+Timed = Callable[[Sequence["Recipe"], int | None], Sequence[Answer]]
+"""Measures how fast recipes train on images of a side, as `timing.measure` does."""
 
 
 class HoursPlan(BaseModel):
@@ -174,15 +176,6 @@ def stored(folder: StudyFolder) -> HoursPlan | None:
 
 
 # --------------------------------------------------------------------------------------------- planning
-class Pace(NamedTuple):
-    """The images per second of a recipe, and the side of the images they were measured at."""
-
-    train: float
-    val: float
-    at: int
-    fixed: bool  # its network takes only this size
-
-
 @dataclass(frozen=True)
 class Shape:
     """A length and an image size of trainings, with their cost; `size` or `epochs` is None if the file gives it."""
@@ -221,17 +214,20 @@ class Planner:
 
     def __post_init__(self) -> None:
         self.recipes = list(self.space.recipes())
-        self.paces: list[dict[int, Pace]] = [{} for _ in self.recipes]  # by side
+        self.answers: list[dict[int, Answer]] = [{} for _ in self.recipes]  # by side
         self.most_epochs = self.space.most_epochs  # if the file gives them
         self.start = TRIAL_S  # seconds of a cold process, before its first step
 
+    def answers_for(self, plan: HoursPlan) -> Sequence[Answer] | None:
+        """Return what was measured of each recipe at the image size of a plan; None if it has several sizes."""
+        side = plan.values.get("image_size")
+        return [known[side] for known in self.answers] if side else None
+
     def plan(self) -> HoursPlan:
         """Return the plan. Raises UserError if the hours are too few for one training."""
-        self.measure(None)
-        while (wanted := self.choose() or self.least()).size and not all(
-            wanted.size in known for known in self.paces
-        ):
-            self.measure(wanted.size)
+        self.measure(next(iter(self.sizes())))
+        while not self.has_measured(size := (self.choose() or self.least()).size):
+            self.measure(size)
         if chosen := self.choose():
             return self.as_plan(chosen)
         raise self.too_few()
@@ -239,22 +235,23 @@ class Planner:
     # ------------------------------------------------------------------------------------ measuring
     def measure(self, size: int | None) -> None:
         """Time each recipe at an image size; None stands for its own."""
-        recipes = [_sized(recipe, size) for recipe in self.recipes]
         began = time.monotonic()
-        answers = self.timed(recipes)
-        aside = (timed_seconds(self.spec) + OTHER_S) * len(recipes)
-        self.start = max(TRIAL_S, time.monotonic() - began - aside)
-        for recipe, known, answer in zip(recipes, self.paces, answers, strict=True):
-            side = max(recipe.train.input_size)
-            speeds = answer["train_images_per_second"], answer["val_images_per_second"]
-            known[side] = Pace(*speeds, side, answer["fixed_size"])
+        answers = self.timed(self.recipes, size)
+        self.start = max(TRIAL_S, time.monotonic() - began - sum(answer["seconds"] for answer in answers))
+        for known, answer in zip(self.answers, answers, strict=True):
+            known[answer["side"]] = answer
 
-    def seconds(self, recipe: "Recipe", known: Mapping[int, Pace], size: int | None) -> tuple[float, float]:
+    def has_measured(self, size: int | None) -> bool:
+        """True if each recipe was timed at this image size; None stands for its own."""
+        sides = [size or max(recipe.train.input_size) for recipe in self.recipes]
+        return all(side in known for side, known in zip(sides, self.answers, strict=True))
+
+    def seconds(self, recipe: "Recipe", known: Mapping[int, Answer], size: int | None) -> tuple[float, float]:
         """Return the seconds per image of training and of evaluation, scaled from the nearest measured size."""
         side = size or max(recipe.train.input_size)
-        pace = min(known.values(), key=lambda one: abs(math.log(one.at / side)))
-        scale = MARGIN * (side / pace.at) ** 2
-        return scale / pace.train, scale / pace.val
+        answer = min(known.values(), key=lambda one: abs(math.log(one["side"] / side)))
+        scale = MARGIN * (side / answer["side"]) ** 2
+        return scale / answer["train_images_per_second"], scale / answer["val_images_per_second"]
 
     # ------------------------------------------------------------------------------------- choosing
     def choose(self) -> Shape | None:
@@ -289,7 +286,7 @@ class Planner:
     def sizes(self) -> Sequence[int | None]:
         """Return the image sizes to choose from, from the preset's or, if smaller, the images' own downwards."""
         size = self.spec.of_preset.get("image_size")
-        if size is None or any(pace.fixed for known in self.paces for pace in known.values()):
+        if size is None or any(one["fixed_size"] for known in self.answers for one in known.values()):
             return [None]
         lowest = max(SMALLEST, _multiple(size / LEAST))
         return range(max(lowest, min(size, self._own_side())), lowest - 1, -STEP)
@@ -312,7 +309,7 @@ class Planner:
         folds, test = self.spec.search.folds, len(self.table.split("test"))
         train, val = splitting.training_sizes(self.table, folds)
         trials, finals = [], []
-        for recipe, known in zip(self.recipes, self.paces, strict=True):
+        for recipe, known in zip(self.recipes, self.answers, strict=True):
             fit, look = self.seconds(recipe, known, size)
             length = epochs or self.most_epochs
             trials.append(TRIAL_S + length * (train * fit + val * look) * (folds or 1))
@@ -358,12 +355,6 @@ class Planner:
 
 def _by_loss(shape: Shape) -> tuple[float, float]:
     return shape.loss, -shape.trial
-
-
-def _sized(recipe: "Recipe", size: int | None) -> "Recipe":
-    if size is None:
-        return recipe
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"image_size": size})})
 
 
 def _multiple(pixels: float) -> int:

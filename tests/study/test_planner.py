@@ -23,15 +23,16 @@ PACE = 100.0  # images a second at 128 px
 SEARCHED = "train: {optimizer: {name: adamw, lr: {loguniform: [1e-4, 1e-2]}}}"
 
 
-def timed(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
+def timed(recipes: Sequence[Recipe], size: int | None) -> list[dict[str, Any]]:
     """A network whose time grows with its pixels, and a little beside that."""
     answers = []
     for recipe in recipes:
-        scale = 0.9 * (max(recipe.train.input_size) / 128) ** 2 + 0.1
         fast = 2.0 if "small" in recipe.train.backbone else 1.0
         fixed = recipe.train.backbone.startswith("vit")
+        side = size if size and not fixed else max(recipe.train.input_size)
+        scale = 0.9 * (side / 128) ** 2 + 0.1
         paces = {"train_images_per_second": PACE * fast / scale, "val_images_per_second": 4 * PACE * fast / scale}
-        answers.append({**paces, "fixed_size": fixed})
+        answers.append({**paces, "fixed_size": fixed, "side": side, "seconds": 0.0})
     return answers
 
 
@@ -215,7 +216,24 @@ def test_a_network_of_one_size_keeps_it(photo):
 def test_the_size_that_is_chosen_was_measured(photo):
     one = made(photo, 0.3)
     plan = one.plan()
-    assert plan.values["image_size"] in one.paces[0]
+    assert plan.values["image_size"] in one.answers[0]
+
+
+def test_nothing_is_timed_at_a_size_above_that_of_the_images(tmp_path):
+    Image.new("RGB", (120, 100)).save(tmp_path / "a.png")
+    one = made(tmp_path, 100, f"preset: best\n{SEARCHED}")
+    plan = one.plan()
+    assert [set(known) for known in one.answers] == [{96}]
+    assert one.answers_for(plan) == [one.answers[0][96]]
+
+
+def test_beside_a_network_of_one_size_the_others_are_timed_at_their_own(photo):
+    both = "vit_tiny_patch16_224, mobilenetv3_large_100.ra_in1k"
+    one = made(photo, 5, f"preset: best\ntrain: {{backbone: {{choice: [{both}]}}}}")
+    plan = one.plan()
+    assert "image_size" not in plan.values
+    assert 192 in one.answers[1]
+    assert one.answers_for(plan) is None
 
 
 # ------------------------------------------------------------------------------------------ too few
@@ -317,7 +335,7 @@ def test_a_trial_of_folds_costs_as_many_trainings_each_on_its_share_of_train_and
     for one in (plain, parted):
         one.measure(None)
     alone, four = (one.shape(None, 10) for one in (plain, parted))
-    fit, look = plain.seconds(plain.recipes[0], plain.paces[0], None)
+    fit, look = plain.seconds(plain.recipes[0], plain.answers[0], None)
     assert alone.trial == pytest.approx(planner.TRIAL_S + 10 * (800 * fit + 200 * look))
     assert four.trial == pytest.approx(planner.TRIAL_S + 4 * 10 * (750 * fit + 250 * look))
     views = plain.recipes[0].train.tta.count

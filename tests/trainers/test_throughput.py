@@ -44,6 +44,18 @@ def test_images_that_are_kept_as_jpeg_are_timed_as_such(small):
     assert throughput.measure(how, CATEGORIES, "cpu")["train_images_per_second"] > 0
 
 
+@pytest.mark.parametrize(("backbone", "side", "timed"), [("test_resnet", 64, 64), ("test_resnet", None, 32)])
+def test_a_network_is_timed_at_the_size_asked_for(small, backbone, side, timed):
+    found = throughput.timed(throughput.sized(recipe(backbone=backbone), side), CATEGORIES, "cpu")
+    assert found["side"] == timed
+    assert found["seconds"] > 0
+
+
+def test_a_network_built_for_one_size_is_timed_at_its_own():
+    own = recipe(backbone="test_vit", image_size=160)
+    assert throughput.sized(own, 64) == own
+
+
 def test_what_has_no_room_is_timed_in_pieces_and_that_is_said(small, capsys):
     seen, room = small
     room[0] = 7
