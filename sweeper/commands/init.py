@@ -65,6 +65,7 @@ def write(path: Path, wishes: Wishes, out: Path | None = None, *, summarize: boo
     document = starter.text(made, _schema(target))
     Space(yaml_io.read(target, text=document), [])  # validate before writing: every file that is written can be run
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
             file.write(document)
     except OSError as error:

@@ -28,7 +28,12 @@ def environment() -> dict[str, str]:
 
 
 def settle() -> None:
-    """Do the same for this process, which was not started through this module."""
+    """Do the same for this process, which was not started through this module. Exit if its folder was deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        sys.stderr.write("error: the current folder was deleted\nhelp: cd to another one\n")
+        sys.exit(3)
     named = [*sys.path[:1], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     unwanted = {"", *map(os.path.abspath, set(named) - set(_elsewhere(named)))}
     os.environ.update(environment())

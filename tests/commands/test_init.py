@@ -120,6 +120,14 @@ def test_run_on_another_folder_of_the_same_name_does_not_take_it(here, monkeypat
 
 
 @pytest.mark.slow
+def test_a_missing_folder_of_the_file_is_created(here, monkeypatch):
+    monkeypatch.chdir(here)
+    target = init.write(Path("photos"), Wishes(weights="weights", devices="cpu"), Path("new/mine.yaml"))
+    assert yaml_io.read(target).budget.hours == 1.0
+    assert target.parent.name == "new"
+
+
+@pytest.mark.slow
 def test_init_overwrites_nothing(here, monkeypatch):
     monkeypatch.chdir(here)
     before = (here / "photos.yaml").read_text()

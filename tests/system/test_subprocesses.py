@@ -201,6 +201,15 @@ def test_ctrl_c_at_any_moment_of_the_beginning(littered, command):
 
 
 # ------------------------------------------------------------------------------------------- proxies
+@pytest.mark.process
+def test_a_folder_that_was_deleted_is_one_message(tmp_path):
+    (gone := tmp_path / "gone").mkdir()
+    words = ["sh", "-c", 'rmdir "$PWD"; exec "$0" status', PROGRAM]
+    ended = subprocess.run(words, cwd=gone, env=environment(), capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr == "error: the current folder was deleted\nhelp: cd to another one\n"
+
+
 @pytest.mark.parametrize(
     ("given", "hosts"),
     [
