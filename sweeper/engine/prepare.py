@@ -17,7 +17,7 @@ from sweeper.errors import DataError, EnvironmentFault, UserError
 from sweeper.space import defaults
 from sweeper.space.space import Space
 from sweeper.space.tree import Choice, Node
-from sweeper.store import paths, records, study_file
+from sweeper.store import paths, records, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.study import planner
 from sweeper.study.planner import HoursPlan, Planner
@@ -121,12 +121,24 @@ OF_VAL = "val has "  # start of the note on the size of val, which does not matt
 IN_SHORT = 3  # kinds of notes in one line
 
 
-def checked(data: "DataConfig") -> "Findings":
-    """Return the data set after checking every label and image once. Raises DataError with every fault."""
+def checked(data: "DataConfig", study: StudyFolder | None = None) -> "Findings":
+    """Return the data set after checking every label and image once. Raises DataError with every fault, or
+    EnvironmentFault if an existing `study` has used a folder that is gone.
+    """
     from trainers.data import check
 
+    if study and not Path(expanded(data.root)).exists():
+        _refuse_lost(data.root, study)
     with counting("checking images") as count:
         return check.ensure(data, paths.cache(), count)
+
+
+def _refuse_lost(root: str, study: StudyFolder) -> None:
+    """Raise EnvironmentFault if an existing study has used the missing folder `root`; any other may be a typo."""
+    if study_file.identity(study).get("data", {}).get("root") == root:
+        again = f"{studies.resume_command(study)} --set data.root=FOLDER"
+        help_ = f"if its images were moved, name their folder: {again}"
+        raise EnvironmentFault(f"study '{study.name}' has lost its images", where=root, help=help_)
 
 
 def executed() -> Iterator[str]:
@@ -305,9 +317,9 @@ def prepare(
     read = presets.filled(written, lambda: _trains_on(options, homes))
     if Path(expanded(read.data.root)).exists():  # otherwise that is the first error
         refuse_absent_weights(read.train)
-    found = checked(read.data)
-    table = found.table
     folder = StudyFolder.named(read.study)
+    found = checked(read.data, folder)
+    table = found.table
     refuse_metrics(read, table)
     refuse_unseen(read.train, table)
     refuse_folds(read, table)

@@ -89,7 +89,7 @@ def session(
     began = [time.monotonic()]
     extensions.use(extensions.stored(study.extensions, recipe.extensions))
     data = recipe.data
-    table = prepare.checked(data).table
+    table = prepare.checked(data, study).table
     study_file.same_data(study, images.fingerprint(table), data.root)
     prepare.decode(table, data, recipe.train.framing)
     stop, room = Stop(), DiskEstimate(study)

@@ -13,7 +13,7 @@ from sweeper.space.compare import identity_difference
 from sweeper.space.spec import Confirm
 from sweeper.store import extension_files, lock, records, study_file
 from sweeper.store.paths import RunFolder
-from sweeper.study import recovery, weights
+from sweeper.study import moved_paths, recovery
 from sweeper.study.active_trial import ActiveTrial
 from sweeper.study.gpu_memory import UNKNOWN, MachineInfo
 from sweeper.study.outcomes import Outcomes
@@ -27,14 +27,14 @@ from trainers.support import files
 def write_or_compare(study: Definition) -> None:
     """Write the definition of a new study, or compare it with the one on record.
 
-    Budget, sampler, pruner, retention and the path of local weights may change. Raises UserError with one line per
-    difference in anything else, and if the fingerprint of the data has changed.
+    Budget, sampler, pruner, retention and the paths of images and local weights may change. Raises UserError with one
+    line per difference in anything else, and if the fingerprint of the data has changed.
     """
     spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
     before = study_file.read(folder)
-    if before and weights.have_moved(before, asked, space):
-        before = before | {"identity": weights.moved(folder, before["identity"], asked["train"]["weights"])}
+    if before and (moves := moved_paths.moves(before, asked, space, fingerprint)):
+        before = before | {"identity": moved_paths.follow(folder, before["identity"], moves)}
     if before and (lines := identity_difference(_shortened(before["identity"]), _shortened(asked))):
         copies = f", and the Python files from {folder.extensions}" if "extensions" in asked else ""
         raise UserError(
@@ -49,7 +49,7 @@ def write_or_compare(study: Definition) -> None:
         "study": spec.study,
         "identity": asked,
         "fingerprint": fingerprint,
-        "weights": (before or {}).get("weights") or weights.checksums(space),
+        "weights": (before or {}).get("weights") or moved_paths.checksums(space),
         "budget": spec.budget.model_dump(mode="json"),
         "search": spec.search.model_dump(mode="json"),
         "keep_checkpoints": spec.keep_checkpoints,

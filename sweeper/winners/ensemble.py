@@ -38,7 +38,7 @@ def export(
     study, recipe = chosen.best.study, chosen.best.job.recipe
     found = _on_record(chosen, again=again)
     if found and _is_made(folder := RunFolder(found[0].folder)) and not _waiting(found[1]):
-        table = prepare.checked(recipe.data).table
+        table = prepare.checked(recipe.data, study).table
         if study_file.predicts(folder, images.fingerprint(table), images.fingerprint_of(table, "test")):
             if mlflow:
                 catching_up.catch_up([study], print_message)

@@ -123,7 +123,7 @@ def export(
     data = won.job.recipe.data
     if done:
         extensions.use(extensions.stored(folder.extensions, won.job.recipe.extensions))
-        table = prepare.checked(data).table
+        table = prepare.checked(data, won.study).table
         if study_file.predicts(folder, images.fingerprint(table), images.fingerprint_of(table, "test")):
             final = packed(folder, table, data, won.result.metric, known=True)
             if mlflow:

@@ -128,7 +128,7 @@ def select(study: StudyFolder, most: int, *, other_backbones: bool = False) -> S
     best = winner.winner(study)
     recipe = best.job.recipe
     extensions.use(extensions.stored(study.extensions, recipe.extensions))
-    table = prepare.checked(recipe.data).table
+    table = prepare.checked(recipe.data, study).table
     study_file.same_data(study, images.fingerprint(table), recipe.data.root)
     labels = label_matrix(judged_on(table, recipe.folds).split("val"), table.categories)
     judge = ensemble.Judge(labels, table.categories, recipe.metric, recipe.further, best.result.minimize)

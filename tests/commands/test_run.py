@@ -169,6 +169,18 @@ def test_an_interval_of_checkpoints_that_is_no_number_is_refused_before_a_trial_
     assert not StudyFolder.named("question").study_file.exists()
 
 
+def test_a_study_whose_images_are_gone_names_the_command_for_their_new_folder(here, tmp_path, monkeypatch):
+    begun(tmp_path / "hours.yaml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EnvironmentFault, match="study 'question' has lost its images") as caught:
+        prepare.prepare(tmp_path / "hours.yaml", Options(devices="cpu"))
+    assert "--set data.root=FOLDER" in caught.value.help
+    moved = Options((f"data.root={here.parent / 'garments'}",), devices="cpu")
+    assert prepare.prepare(tmp_path / "hours.yaml", moved).table.rows
+    with pytest.raises(DataError, match="no such folder"):  # a typo
+        prepare.prepare(tmp_path / "hours.yaml", Options(("data.root=garmets",), devices="cpu"))
+
+
 # ------------------------------------------------------------------------------------------ hours alone
 PLANNED = "study: question\ndata: {layout: challenge, root: garments, crop: box}\nbudget: {hours: 1}\npreset: fast\n"
 OPEN = "train: {backbone: test_resnet, pretrained: false, loss: {name: focal, gamma: {uniform: [0, 2]}}}\n"

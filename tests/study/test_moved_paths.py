@@ -1,4 +1,4 @@
-"""A study whose local weights were moved goes on; with other bytes it asks another question."""
+"""A study whose images or local weights were moved goes on; with other bytes it asks another question."""
 
 import json
 import shutil
@@ -110,3 +110,46 @@ def test_a_configuration_that_was_trained_before_gets_a_new_seed_after_it(tmp_pa
     close_all()
     study = opened(path, sets=at(moved(path)))
     assert [study.next_job().recipe.train.seed for _ in range(2)] == [2, 3]
+
+
+# ------------------------------------------------------------------------------------------ images
+@pytest.fixture
+def seen(path: Path) -> Path:
+    """The same study, started with a fingerprint of its images."""
+    close_all()
+    opened(path, fingerprint="aaaa-bbbb").close()
+    return path
+
+
+def test_a_study_goes_on_with_its_images_at_another_place(seen):
+    study = opened(seen, sets=["data.root=elsewhere"], fingerprint="aaaa-bbbb")
+    assert study_file.identity(study.folder)["data"]["root"] == "elsewhere"
+    jobs = [records.read_config(run) for run in records.runs(study.folder)]
+    assert [job.recipe.data.root for job in jobs] == ["elsewhere"] * 4
+    resumed = study.next_job()
+    assert (resumed.trial, resumed.resumed, resumed.recipe.data.root) == (2, True, "elsewhere")
+    assert [one.state for one in study.results()][:2] == ["COMPLETE", "COMPLETE"]
+
+
+def test_images_and_weights_may_move_together(seen):
+    study = opened(seen, sets=[*at(moved(seen)), "data.root=elsewhere"], fingerprint="aaaa-bbbb")
+    recipe = study.next_job().recipe
+    assert (recipe.data.root, recipe.train.weights) == ("elsewhere", str(seen.parent / "new"))
+
+
+@pytest.mark.parametrize("fingerprint", ["aaaa-cccc", "dddd-bbbb", "dddd-cccc"])
+def test_other_images_elsewhere_are_refused(seen, fingerprint):
+    with pytest.raises(UserError, match=r"data\.root: nothing -> elsewhere"):
+        opened(seen, sets=["data.root=elsewhere"], fingerprint=fingerprint)
+    assert records.read_config(study_folder(seen).trial(0)).recipe.data.root == "nothing"
+
+
+def test_without_a_fingerprint_nobody_knows_that_images_only_moved(path):
+    with pytest.raises(UserError, match=r"data\.root: nothing -> elsewhere"):
+        opened(path, sets=["data.root=elsewhere"], fingerprint="aaaa-bbbb")
+
+
+def test_other_keys_of_the_data_stay_fixed(seen):
+    with pytest.raises(UserError, match=r"data\.cache: ") as caught:
+        opened(seen, sets=["data.root=elsewhere", "data.cache=jpeg"], fingerprint="aaaa-bbbb")
+    assert "data.root" not in caught.value.what
