@@ -75,7 +75,7 @@ schema: install  ## write search_spaces/schema.json, and the keys and commands o
 	$(BIN)/python -m sweeper.space.docs
 	$(BIN)/python docs/write_commands.py
 
-map: install  ## draw docs/explanation/packages.md from the imports
+map: install  ## draw docs/explanation/packages-*.svg from the imports
 	$(BIN)/python docs/draw_packages.py
 
 docs: .venv-docs/installed  ## the documents as a site, in site/

@@ -1,7 +1,5 @@
-"""Draw the packages and their arrows from the imports: `make map` writes docs/explanation/packages.md."""
+"""Draw the packages and their arrows from the imports: `make map` writes docs/explanation/packages-*.svg."""
 
-import ast
-import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +7,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).parents[1]
-PATH = ROOT / "docs" / "explanation" / "packages.md"
-HEAD = """\
-# The packages
-
-`make map` draws this page from the imports, and a test compares it with the code. An arrow points from a package to
-one that it uses. Arrows that follow from others are left out: `commands` uses `engine`, and `engine` uses `store`,
-so `commands` may use `store` as well. Every package of `sweeper` may use `trainers`, which uses nothing of `sweeper`.
-[Architecture](architecture.md#the-packages) states the purpose of each.
-"""
+FOLDER = ROOT / "docs" / "explanation"
 WIDE, HIGH, GAP, FLOOR = 112, 30, 22, 84  # pixels: of a box, between boxes, from floor to floor
 STYLE = (
     "text{font:13px sans-serif;text-anchor:middle;fill:#1a1a2e}"
@@ -42,14 +32,6 @@ def _file(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
 
 
-def sentence(module: str) -> str:
-    """Return the first sentence of a module's docstring."""
-    if (path := _file(module)) is None:
-        raise ValueError(f"there is no {module}")
-    words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return re.split(r"(?<=\.)\s", " ".join(words.split()))[0]
-
-
 def arrows(root: str, names: list[str]) -> dict[str, set[str]]:
     """Return the packages that each package imports."""
     graph = grimp.build_graph(root, exclude_type_checking_imports=True, cache_dir=None)
@@ -72,21 +54,6 @@ def reduced(uses: dict[str, set[str]]) -> list[tuple[str, str]]:
         for other in sorted(uses[name])
         if not any(other in reached(near) for near in uses[name] - {other})
     ]
-
-
-def section(root: str) -> str:
-    """Return the section about a root package: its picture, and the purpose of each package."""
-    names = [name for floor in rooms(root) for name in floor]
-    lines = [
-        f"## {root}",
-        "",
-        f"![the packages of {root} and what each uses](packages-{root}.svg)",
-        "",
-        "| | |",
-        "|---|---|",
-    ]
-    lines += [f"| `{name}` | {sentence(f'{root}.{name}')} |" for name in names]
-    return "\n".join(lines) + "\n"
 
 
 def picture(root: str) -> str:
@@ -119,14 +86,9 @@ def _box(name: str, x: float, y: float) -> str:
     return f'<rect {corner} width="{WIDE}" height="{HIGH}" rx="5"/><text x="{x}" y="{y + 4}">{name}</text>'
 
 
-def document() -> str:
-    return "\n".join([HEAD, section("sweeper"), section("trainers")])
-
-
 def files() -> dict[Path, str]:
-    """Return the page and its pictures as they should be."""
-    pictures = {PATH.with_name(f"packages-{root}.svg"): picture(root) for root in ("sweeper", "trainers")}
-    return {PATH: document()} | pictures
+    """Return the pictures as they should be."""
+    return {FOLDER / f"packages-{root}.svg": picture(root) for root in ("sweeper", "trainers")}
 
 
 if __name__ == "__main__":

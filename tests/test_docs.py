@@ -29,7 +29,7 @@ from tests.support import pages
 from trainers import signatures
 
 ROOT = Path(__file__).parents[1]
-GENERATED = [f"docs/{name}.md" for name in ("reference/keys", "explanation/packages", "explanation/faults")]
+GENERATED = [f"docs/{name}.md" for name in ("reference/keys", "explanation/faults")]
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 WRITTEN = [
     "README.md",
