@@ -81,21 +81,11 @@ def plan(path: Path, options: Options) -> Plan:
     """
     prepared = prepare.prepare(path, options, unfetched=True, bf16=True)
     slots = devices.slots(options.devices) if prepared.per_device == "auto" else prepared.slots
-    spec, space, table = prepared.spec, prepared.space, prepared.table
+    spec, space = prepared.spec, prepared.space
     recipes = list(space.recipes())
     answers = prepared.timed or _timed(prepared, recipes, slots)
     costs = tuple(_cost(prepared, recipe, answer) for recipe, answer in zip(recipes, answers, strict=True))
     trials = spec.budget.trials or space.size
-    epochs = space.most_epochs
-    mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
-    folds = spec.search.folds or 1
-    alone = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
-    bytes_of = [disk_space.of_folds(one, folds) for one in alone]
-    kept = trials if spec.keep_checkpoints is None or trials is None else min(trials, spec.keep_checkpoints)
-    size = spec.data.size or 0
-    height, width = space.framing.size(size)
-    jpeg = prepare.reading_cost(table, spec.data, space.framing)
-    by_hours = prepared.plan if spec.by_hours else None
     return Plan(
         study=spec.study,
         source=str(path),
@@ -104,27 +94,60 @@ def plan(path: Path, options: Options) -> Plan:
         configurations=space.size,
         parameters=space.distributions(),
         samples=prepared.first_configurations(min(SAMPLES, trials or SAMPLES)),
-        images={split: len(table.split(split)) for split in ("train", "val", "test")},
-        cache_gb=round(len(table.rows) * (jpeg.bytes if jpeg else height * width * 3 * 1.25) / 1e9, 3),
-        cache_px=size,
-        epochs=epochs,
+        epochs=space.most_epochs,
         device=slots[0].name,
         slots=len(slots),
         costs=costs,
-        hours=round(trials * folds * epochs * mean / len(slots) / 3600, 3) if trials else None,
-        disk_gb=round(kept * max(one.while_running for one in bytes_of) / 1e9, 3) if kept else None,
-        keep=spec.keep_checkpoints,
-        running_gb=round(len(slots) * max(one.while_saving for one in bytes_of) / 1e9, 3),
-        free_gb=round(disks.free(prepared.folder.root) / 1e9, 3),
         folds=spec.search.folds,
         proposal=_proposal(prepared),
         precision=format_proposal(costs),
         data=prepared.summary,
         preset=presets.summary_line(spec),
-        jpeg=prepare.slower(table, jpeg) if jpeg else "",
-        by_hours=by_hours.document() if by_hours else None,
-        spending=by_hours.line if by_hours else "",
+        **_decoded(prepared),
+        **_time(prepared, costs, trials, len(slots)),
+        **_disk(prepared, recipes, costs, trials, len(slots)),
     )
+
+
+def _decoded(prepared: PreparedStudy) -> dict[str, Any]:
+    """Return the fields about the decoded images."""
+    table, data, framing = prepared.table, prepared.spec.data, prepared.space.framing
+    height, width = framing.size(data.size or 0)
+    jpeg = prepare.reading_cost(table, data, framing)
+    return {
+        "images": {split: len(table.split(split)) for split in ("train", "val", "test")},
+        "cache_gb": round(len(table.rows) * (jpeg.bytes if jpeg else height * width * 3 * 1.25) / 1e9, 3),
+        "cache_px": data.size or 0,
+        "jpeg": prepare.slower(table, jpeg) if jpeg else "",
+    }
+
+
+def _time(prepared: PreparedStudy, costs: Sequence[Cost], trials: int | None, slots: int) -> dict[str, Any]:
+    """Return the fields about the hours: those that all trials take, and how a budget of hours is spent."""
+    folds, epochs = prepared.spec.search.folds or 1, prepared.space.most_epochs
+    mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
+    by_hours = prepared.plan if prepared.spec.by_hours else None
+    return {
+        "hours": round(trials * folds * epochs * mean / slots / 3600, 3) if trials else None,
+        "by_hours": by_hours.document() if by_hours else None,
+        "spending": by_hours.line if by_hours else "",
+    }
+
+
+def _disk(
+    prepared: PreparedStudy, recipes: Sequence[Recipe], costs: Sequence[Cost], trials: int | None, slots: int
+) -> dict[str, Any]:
+    """Return the fields about the disk."""
+    keep, folds = prepared.spec.keep_checkpoints, prepared.spec.search.folds or 1
+    alone = [disk_space.size(r.train, 4 * cost.parameters) for r, cost in zip(recipes, costs, strict=True)]
+    bytes_of = [disk_space.of_folds(one, folds) for one in alone]
+    kept = trials if keep is None or trials is None else min(trials, keep)
+    return {
+        "disk_gb": round(kept * max(one.while_running for one in bytes_of) / 1e9, 3) if kept else None,
+        "keep": keep,
+        "running_gb": round(slots * max(one.while_saving for one in bytes_of) / 1e9, 3),
+        "free_gb": round(disks.free(prepared.folder.root) / 1e9, 3),
+    }
 
 
 def _timed(
