@@ -12,8 +12,10 @@ from trainers.support.files import sha256
 if TYPE_CHECKING:
     from trainers.config import Recipe
 
-Moves = Mapping[tuple[str, str], tuple[str, str]]
-"""The old and the new path, by part and key of a recipe."""
+ROOT, WEIGHTS = ("data", "root"), ("train", "weights")
+
+Moves = Mapping[tuple[str, str], str]
+"""The new path, by part and key of a recipe."""
 
 
 def checksums(space: Space) -> dict[str, str]:
@@ -25,39 +27,41 @@ def checksums(space: Space) -> dict[str, str]:
 
 def moves(before: dict[str, Any], asked: dict[str, Any], space: Space, fingerprint: str) -> Moves:
     """Return what the study `before` started with and now has, unchanged, at another path."""
-    paths = {key: _paths(before["identity"], asked, *key) for key in (("data", "root"), ("train", "weights"))}
-    other = {key: pair for key, pair in paths.items() if pair and pair[0] != pair[1]}
+    found = {key: path for key in (ROOT, WEIGHTS) if (path := _other(before["identity"], asked, *key))}
     recorded = before.get("fingerprint", "")
     if not (recorded and study_file.same_fingerprint(recorded, fingerprint)):
-        other.pop(("data", "root"), None)
-    if ("train", "weights") in other and not (before.get("weights") and before["weights"] == checksums(space)):
-        del other["train", "weights"]
-    return other
+        found.pop(ROOT, None)
+    if WEIGHTS in found and not (before.get("weights") and before["weights"] == checksums(space)):
+        del found[WEIGHTS]
+    return found
 
 
-def _paths(before: dict[str, Any], asked: dict[str, Any], part: str, key: str) -> tuple[str, str] | None:
+def _other(before: dict[str, Any], asked: dict[str, Any], part: str, key: str) -> str | None:
     old, new = (identity[part].get(key) for identity in (before, asked))
-    return (old, new) if isinstance(old, str) and isinstance(new, str) else None
+    return new if isinstance(old, str) and isinstance(new, str) and old != new else None
 
 
-def follow(folder: StudyFolder, identity: dict[str, Any], moves: Moves) -> dict[str, Any]:
-    """Write the new paths to all runs of the study; return the identity with them.
+def renamed(identity: dict[str, Any], moves: Moves) -> dict[str, Any]:
+    """Return an identity with the new paths."""
+    for (part, key), new in moves.items():
+        identity = identity | {part: identity[part] | {key: new}}
+    return identity
 
-    A kill on the way leaves study.json unchanged, so the next call continues the move.
+
+def follow(folder: StudyFolder, moves: Moves) -> None:
+    """Write the new paths to all runs of the study. A kill on the way leaves study.json unchanged, so the next call
+    continues the move.
     """
     folder.trial_index.unlink(missing_ok=True)  # rebuilt, since its digests cover whole recipes
     for run in records.runs(folder):
         job = records.read_config(run)
         if job and (recipe := _moved(job.recipe, moves)) != job.recipe:
             records.write_config(run, job.model_copy(update={"recipe": recipe}))
-    for (part, key), (_, new) in moves.items():
-        identity = identity | {part: identity[part] | {key: new}}
-    return identity
 
 
 def _moved(recipe: "Recipe", moves: Moves) -> "Recipe":
-    for (part, key), (old, new) in moves.items():
+    for (part, key), new in moves.items():
         section = getattr(recipe, part)
-        if getattr(section, key) == old:
+        if getattr(section, key) is not None:
             recipe = recipe.model_copy(update={part: section.model_copy(update={key: new})})
     return recipe

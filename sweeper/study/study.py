@@ -33,9 +33,9 @@ def write_or_compare(study: Definition) -> None:
     spec, space, folder, fingerprint = study.spec, study.space, study.folder, study.fingerprint
     asked: dict[str, Any] = json.loads(json.dumps(space.identity()))
     before = study_file.read(folder)
-    if before and (moves := moved_paths.moves(before, asked, space, fingerprint)):
-        before = before | {"identity": moved_paths.follow(folder, before["identity"], moves)}
-    if before and (lines := identity_difference(_shortened(before["identity"]), _shortened(asked))):
+    moves = moved_paths.moves(before, asked, space, fingerprint) if before else {}
+    known = moved_paths.renamed(before["identity"], moves) if before else asked
+    if lines := identity_difference(_shortened(known), _shortened(asked)):
         copies = f", and the Python files from {folder.extensions}" if "extensions" in asked else ""
         raise UserError(
             "\n  ".join([f"{spec.source.name} no longer matches study '{folder.name}':", *lines]),
@@ -44,6 +44,8 @@ def write_or_compare(study: Definition) -> None:
             f"or restore the file from {folder.space}{copies}",
         )
     study_file.same_data(folder, fingerprint, spec.data.root)
+    if moves:
+        moved_paths.follow(folder, moves)
     document = {
         "schema_version": study_file.SCHEMA_VERSION,
         "study": spec.study,

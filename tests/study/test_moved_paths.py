@@ -144,6 +144,26 @@ def test_other_images_elsewhere_are_refused(seen, fingerprint):
     assert records.read_config(study_folder(seen).trial(0)).recipe.data.root == "nothing"
 
 
+@pytest.mark.parametrize("change", ["train.epochs=3", "data.cache=jpeg"])
+def test_a_refused_command_moves_nothing(seen, change):
+    place = moved(seen)
+    before = {run.root: records.read_config(run) for run in records.runs(study_folder(seen))}
+    with pytest.raises(UserError, match="no longer matches"):
+        opened(seen, sets=[*at(place), "data.root=elsewhere", change], fingerprint="aaaa-bbbb")
+    assert {run.root: records.read_config(run) for run in records.runs(study_folder(seen))} == before
+
+
+def test_a_run_that_an_interrupted_move_left_at_a_third_place_follows_the_next_move(seen):
+    job = records.read_config(study_folder(seen).trial(1))
+    data = job.recipe.data.model_copy(update={"root": "third"})
+    records.write_config(
+        study_folder(seen).trial(1),
+        job.model_copy(update={"recipe": job.recipe.model_copy(update={"data": data})}),
+    )
+    study = opened(seen, sets=["data.root=elsewhere"], fingerprint="aaaa-bbbb")
+    assert records.read_config(study.folder.trial(1)).recipe.data.root == "elsewhere"
+
+
 def test_without_a_fingerprint_nobody_knows_that_images_only_moved(path):
     with pytest.raises(UserError, match=r"data\.root: nothing -> elsewhere"):
         opened(path, sets=["data.root=elsewhere"], fingerprint="aaaa-bbbb")
