@@ -128,7 +128,7 @@ def _time(prepared: PreparedStudy, costs: Sequence[Cost], trials: int | None, sl
     mean = sum(cost.seconds_per_epoch for cost in costs) / len(costs)
     by_hours = prepared.plan if prepared.spec.by_hours else None
     return {
-        "hours": round(trials * folds * epochs * mean / slots / 3600, 3) if trials else None,
+        "hours": round(trials * (presets.TRIAL_S + folds * epochs * mean) / slots / 3600, 4) if trials else None,
         "by_hours": by_hours.document() if by_hours else None,
         "spending": by_hours.line if by_hours else "",
     }

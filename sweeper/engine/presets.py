@@ -13,7 +13,8 @@ from sweeper.space.tree import flow, leaf
 from sweeper.store import study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.study import planner
-from sweeper.study.planner import LEAST, MARGIN, TRIAL_S, WANTED
+from sweeper.study.planner import LEAST, MARGIN, WANTED
+from sweeper.study.planner import TRIAL_S as TRIAL_S
 
 Kind = Literal["cpu", "gpu"]
 NAMES: tuple[Name, ...] = get_args(Name)

@@ -40,8 +40,8 @@ def write_or_compare(study: Definition) -> None:
         raise UserError(
             "\n  ".join([f"{spec.source.name} no longer matches study '{folder.name}':", *lines]),
             where=str(spec.source),
-            help="start another study, which learns from the trials that still fit, with --new-study NAME; "
-            f"or restore the file from {folder.space}{copies}",
+            help="start another study, which learns from the trials that still fit, with --new-study NAME (a name not"
+            f" in use); or restore the file from {folder.space}{copies}",
         )
     study_file.same_data(folder, fingerprint, spec.data.root)
     if moves:
