@@ -12,6 +12,7 @@ from sweeper.store import records
 from sweeper.store.paths import RunFolder, StudyFolder
 from sweeper.store.trial_index import Entry
 
+GONE = "removed"  # an attribute of stand-ins
 TOLD = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
 Suggest = Callable[[Any], object]
 """Draws the parameters of an Optuna trial, in the order of the search space."""
@@ -37,7 +38,7 @@ def past_trials(study: StudyFolder, ended: Mapping[int, Entry], suggest: Suggest
     """Return the trials of a study by number, from 0 without a gap; `ended` has the finished ones.
 
     A trial exists once its config.json is written. If somebody removes its folder, its number stays taken, by a
-    failed trial.
+    failed trial that `is_gone`.
     """
     found = {number: of_folder(folder, ended.get(number), suggest) for number, folder in records.folders(study)}
     last = max((number for number, trial in found.items() if trial), default=-1)
@@ -70,7 +71,12 @@ def direction(*, minimize: bool) -> StudyDirection:
 
 def gone() -> FrozenTrial:
     """Return a stand-in for a trial whose folder was removed."""
-    return create_trial(state=TrialState.FAIL)
+    return create_trial(state=TrialState.FAIL, user_attrs={GONE: True})
+
+
+def is_gone(trial: FrozenTrial) -> bool:
+    """True if the folder of this trial was removed."""
+    return GONE in trial.user_attrs
 
 
 class Transferable(Protocol):

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from sweeper.search.history import is_gone
 from sweeper.search.optimizer import Optimizer
 from sweeper.space.space import Space, key
 from sweeper.space.spec import Grid, StudySpec
@@ -34,7 +35,7 @@ class TrialQueue:
         self._spec, self._space, self._optimizer, self._folder, self._budget = spec, space, optimizer, folder, budget
         self.resumable: deque[int] = deque()  # trials that were running when a sweep or a worker died
         self.asha = AshaPruner(spec.search.pruner)
-        self.started = 0  # number of trials, whatever their outcome
+        self.started = 0  # number of trials, whatever their outcome, without those whose folders were removed
         self.ended = False  # the search has ended before
         self._grid = isinstance(spec.search.sampler, Grid)
         self._planned: Iterator[Params] = iter(())  # configurations to try before Optuna's
@@ -47,13 +48,13 @@ class TrialQueue:
         those `known` from another study and those that this study has already started.
         """
         own = self._optimizer.own_trials()
-        self.started = len(own)
+        self.started = sum(not is_gone(trial) for trial in own)
         if self._grid:
             tried = {key(trial.params) for trial in own}
             self._planned = (params for params in self._space.configurations() if key(params) not in tried)
         else:
             first = [params for params in self._space.default() if params not in known]
-            self._planned = iter(first[self.started :])
+            self._planned = iter(first[len(own) :])
         self._queued = next(self._planned, None)
 
     def next(self) -> Next | None:

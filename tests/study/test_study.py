@@ -456,7 +456,7 @@ def test_a_value_that_is_no_number_is_taken_from_the_ledger_as_it_was(tmp_path):
 
 
 # ------------------------------------------------------------------------------------- what was removed
-def test_a_number_whose_folder_was_removed_stays_taken(path):
+def test_a_number_whose_folder_was_removed_stays_taken_but_does_not_use_up_the_budget(path):
     study = opened(path)
     play(study, 3)
     study.close()
@@ -464,8 +464,20 @@ def test_a_number_whose_folder_was_removed_stays_taken(path):
     study = opened(path, sets=["budget.trials=5"])
     play(study)
     study.close()
-    assert [one.number for one in study.results()] == [0, 2, 3, 4]
+    assert [one.number for one in study.results()] == [0, 2, 3, 4, 5]
     assert past(path)[1].state.name == "FAIL"
+
+
+def test_a_removed_trial_of_a_complete_study_is_made_up_for_by_the_same_command(path):
+    study = opened(path, sets=["budget.trials=4"])
+    play(study)
+    study.close()
+    shutil.rmtree(study.folder.trial(3).root)
+    shutil.rmtree(study.folder.trial(0).root)
+    study = opened(path, sets=["budget.trials=4"])
+    play(study)
+    assert [one.number for one in study.results()] == [1, 2, 3, 4]
+    assert study.next_job() is None
 
 
 def test_a_trial_is_born_with_its_config_and_its_number_is_given_out_again_before(path):
