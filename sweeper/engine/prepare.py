@@ -134,11 +134,17 @@ def checked(data: "DataConfig", study: StudyFolder | None = None) -> "Findings":
 
 
 def _refuse_lost(root: str, study: StudyFolder) -> None:
-    """Raise EnvironmentFault if an existing study has used the missing folder `root`; any other may be a typo."""
-    if study_file.identity(study).get("data", {}).get("root") == root:
+    """Raise EnvironmentFault if an existing study has used the missing folder `root`, or uses another one by now; if
+    that is missing as well, `root` may be a typo.
+    """
+    recorded = study_file.identity(study).get("data", {}).get("root")
+    if recorded == root:
         again = f"{studies.resume_command(study)} --set data.root=FOLDER"
         help_ = f"if its images were moved, name their folder: {again}"
         raise EnvironmentFault(f"study '{study.name}' has lost its images", where=root, help=help_)
+    if recorded and Path(expanded(recorded)).exists():
+        help_ = f"write data.root: {recorded} in the search space, or add --set data.root={shlex.quote(recorded)}"
+        raise EnvironmentFault(f"study '{study.name}' has its images at {recorded} now", where=root, help=help_)
 
 
 def executed() -> Iterator[str]:

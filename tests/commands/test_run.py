@@ -177,6 +177,11 @@ def test_a_study_whose_images_are_gone_names_the_command_for_their_new_folder(he
     assert "--set data.root=FOLDER" in caught.value.help
     moved = Options((f"data.root={here.parent / 'garments'}",), devices="cpu")
     assert prepare.prepare(tmp_path / "hours.yaml", moved).table.rows
+    monkeypatch.chdir(here.parent)
+    with pytest.raises(EnvironmentFault, match="has its images at garments now") as caught:
+        prepare.prepare(tmp_path / "hours.yaml", Options(("data.root=before",), devices="cpu"))
+    assert "--set data.root=garments" in caught.value.help
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="no such folder"):  # a typo
         prepare.prepare(tmp_path / "hours.yaml", Options(("data.root=garmets",), devices="cpu"))
 
