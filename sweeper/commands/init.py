@@ -254,7 +254,6 @@ def _pace(candidates: Sequence[Mapping[str, Any]], fast: Preset, table: "Table",
     homes = devices.slots(wanted)
     side = prepare.share_cpu([recipe.train for recipe in recipes]) if homes[0].device == "cpu" else 1
     slots = devices.slots(wanted, side)
-    output.print_message(f"timing a few steps of {text.counted(len(candidates), 'backbone')} on {homes[0].name}")
     answers = timing.measure(recipes, table.categories, slots)
     measured = {
         one["name"]: (answer["train_images_per_second"], answer["val_images_per_second"], size)

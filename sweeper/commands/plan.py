@@ -10,7 +10,6 @@ from sweeper.engine import disk_space, prepare, presets, timing
 from sweeper.engine.options import Options
 from sweeper.engine.prepare import PreparedStudy
 from sweeper.system import devices, disks
-from sweeper.terminal import output
 from trainers.config import Recipe
 from trainers.data import splitting
 from trainers.data.summary import Summary
@@ -79,11 +78,12 @@ def plan(path: Path, options: Options) -> Plan:
 
     The exception is weights that the model hub does not provide: a plan trains nothing and needs none.
     """
-    prepared = prepare.prepare(path, options, unfetched=True, bf16=True)
+    prepared = prepare.prepare(path, options, for_plan=True)
     slots = devices.slots(options.devices) if prepared.per_device == "auto" else prepared.slots
     spec, space = prepared.spec, prepared.space
     recipes = list(space.recipes())
-    answers = prepared.timed or _timed(prepared, recipes, slots)
+    files = [file.path for file in spec.extensions]
+    answers = prepared.timed or timing.measure(recipes, prepared.table.categories, slots, files, bf16=True)
     costs = tuple(_cost(prepared, recipe, answer) for recipe, answer in zip(recipes, answers, strict=True))
     trials = spec.budget.trials or space.size
     return Plan(
@@ -148,15 +148,6 @@ def _disk(
         "running_gb": round(slots * max(one.while_saving for one in bytes_of) / 1e9, 3),
         "free_gb": round(disks.free(prepared.folder.root) / 1e9, 3),
     }
-
-
-def _timed(
-    prepared: PreparedStudy, recipes: Sequence[Recipe], slots: Sequence[devices.Slot]
-) -> Sequence[Mapping[str, Any]]:
-    what = text.counted(len(recipes), "network")
-    output.print_message(f"timing a few steps of {what} on {slots[0].home}")
-    files = [file.path for file in prepared.spec.extensions]
-    return timing.measure(recipes, prepared.table.categories, slots, files, bf16=True)
 
 
 def _proposal(prepared: PreparedStudy) -> str:

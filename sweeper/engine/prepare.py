@@ -1,7 +1,6 @@
 """Checks everything that can go wrong before the first trial exists."""
 
 import math
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from sweeper.space.tree import Choice, Node
 from sweeper.store import paths, records, studies, study_file
 from sweeper.store.paths import StudyFolder
 from sweeper.study import planner
-from sweeper.study.planner import HoursPlan, Planner
+from sweeper.study.planner import HoursPlan
 from sweeper.system import devices
 from sweeper.terminal import output
 from sweeper.terminal.output import counting
@@ -32,7 +31,7 @@ from trainers.support.threads import checkpoint_interval
 
 if TYPE_CHECKING:
     from sweeper.space.spec import StudySpec
-    from trainers.config import Recipe, TrainConfig
+    from trainers.config import TrainConfig
     from trainers.data.check import Findings
     from trainers.data.decoding import JpegCost
     from trainers.data.layouts import Table
@@ -307,13 +306,11 @@ def prepare(
     options: Options,
     *,
     networks: bool = True,
-    unfetched: bool = False,
-    bf16: bool = False,
+    for_plan: bool = False,
 ) -> PreparedStudy:
     """Read the file, then check its data, values, networks and GPUs, the cheapest checks first.
 
-    With `unfetched`, weights that the hub does not provide are no error. With `bf16`, networks that are timed for a
-    plan are timed in that format, too.
+    With `for_plan`, weights that the hub does not provide are no error, and networks are also timed in bf16.
     """
     from sweeper.space import yaml_io
 
@@ -332,8 +329,9 @@ def prepare(
     ready, space = _settled(read, table, folder)
     side = side_by_side(options, space, ready.budget.trials, homes)
     slots = homes if side == 1 else devices.slots(options.devices, side)
-    weights = _tried(ready, space, table, slots, unfetched=unfetched) if networks else {}
-    plan, timed = _planned(ready, space, table, options, homes if side == "auto" else slots, bf16=bf16)
+    weights = _tried(ready, space, table, slots, unfetched=for_plan) if networks else {}
+    places = homes if side == "auto" else slots
+    plan, timed = timing.planned(ready, space, table, options, places, bf16=for_plan)
     if plan and any(read.of_preset.get(key, value) != value for key, value in plan.values.items()):
         ready, space = _settled(presets.replanned(read, plan.values), table, folder)
     if ready.by_hours and _is_untried(folder, plan):
@@ -392,42 +390,6 @@ def _capped(spec: "StudySpec", space: Space) -> "StudySpec":
     if spec.search.sampler.name != "grid" or trials is None or most is None or trials <= most:
         return spec
     return replace(spec, budget=spec.budget.model_copy(update={"trials": most}))
-
-
-def _planned(
-    spec: "StudySpec",
-    space: Space,
-    table: "Table",
-    options: Options,
-    slots: Sequence[devices.Slot],
-    *,
-    bf16: bool,
-) -> tuple[HoursPlan | None, Sequence[planner.Answer] | None]:
-    """Return the plan of a study whose only budget is hours: the one from its start, or a new one with what was
-    measured for it.
-
-    None for other studies, for the fake trainer, which takes no measurable time, and for a cluster, which is unknown.
-    """
-    folder, retrains = StudyFolder.named(spec.study), options.retrains(spec)
-    if before := planner.stored(folder):
-        now = {"hours": spec.budget.hours or before.hours, "retrains": retrains, **planner.after(spec, before.slots)}
-        return before.model_copy(update={**now, "pairs": before.pairs and now["pairs"]}), None
-    if not spec.by_hours or study_file.read(folder) or options.ray or os.environ.get("SWEEP_TRAINER") == "fake":
-        return None, None
-
-    def timed(recipes: Sequence["Recipe"], side: int | None) -> Sequence[planner.Answer]:
-        what = text.counted(len(recipes), "network")
-        sizes = " or ".join(dict.fromkeys(str(side or recipe.train.image_size) for recipe in recipes))
-        seconds = planner.timed_seconds(spec)
-        least = text.format_duration(seconds * len(recipes))
-        aside = f"at least {least}, not counted as hours"
-        output.print_message(f"timing a few steps of {what} at {sizes} px on {slots[0].home} ({aside})")
-        files = [file.path for file in spec.extensions]
-        return timing.measure(recipes, table.categories, slots, files, side=side, bf16=bf16, seconds=seconds)
-
-    chooser = Planner(spec, space, table, slots, retrains, timed)
-    plan = chooser.plan()
-    return plan, chooser.answers_for(plan)
 
 
 def _tried(

@@ -34,8 +34,7 @@ def status(one: StudyStatus) -> Iterator[str]:
     """Yield the status of a study in a few lines: progress, best trial, location, next command."""
     count: Counter[str] = Counter(result.state for result in one.results)
     parts = [f"{count[state]} {state.lower()}" for state in trial.STATUS if count[state]]
-    planned = f" of {one.planned}" if one.planned and one.planned >= len(one.results) else ""  # it may be less now
-    yield f"study    {one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)} started"
+    yield f"study    {one.study.name}: {one.state.lower()}, {_trials(one, ' of ')} started"
     none = "none: there was no time for a search" if one.state == "COMPLETE" else "none yet"
     yield f"trials   {', '.join(parts) or none}"
     if one.holder:
@@ -61,8 +60,12 @@ def status(one: StudyStatus) -> Iterator[str]:
     yield f"next     {next_command(one)}"
 
 
-def _trials(one: StudyStatus) -> str:
-    return "trial" if max(one.planned or 0, len(one.results)) == 1 else "trials"
+def _trials(one: StudyStatus, of: str) -> str:
+    """Return the number of trials, of those planned; these are never fewer, though the budget may have shrunk."""
+    started = len(one.results)
+    most = max(one.planned or 0, started)
+    counted = f"{started}{of}{most}" if one.planned else f"{started}"
+    return f"{counted} {'trial' if most == 1 else 'trials'}"
 
 
 def best(result: TrialResult) -> str:
@@ -132,12 +135,11 @@ def here() -> Iterator[str]:
     """Yield the state of each study in this folder, and the next command."""
     there = [status_of(study) for study in studies()]
     for one in there:
-        planned = f"/{max(one.planned, len(one.results))}" if one.planned else ""
         top = f", best {text.format_value(one.best.value)} (trial {one.best.number})" if one.best else ""
         if one.winner and one.winner is not one.best:
             top += f", winner with new seeds trial {one.winner.number}"
         scored = "".join(_scored(final) for final in one.finals)
-        yield f"{one.study.name}: {one.state.lower()}, {len(one.results)}{planned} {_trials(one)}{top}{scored}"
+        yield f"{one.study.name}: {one.state.lower()}, {_trials(one, '/')}{top}{scored}"
     if there:
         yield f"next: {next_command(there[0])}"
         return

@@ -42,6 +42,13 @@ def test_a_study_whose_budget_is_used_up_is_complete_and_wants_a_submission():
     assert status.next_command(one) == "sweep best focal --export submission"
 
 
+@pytest.mark.parametrize(("planned", "said"), [(1, "4 of 4 trials"), (6, "4 of 6 trials")])
+def test_no_more_trials_have_started_than_are_planned_though_the_budget_may_have_shrunk(planned, said):
+    found = studies.status_of(study(planned=planned, trials=4))
+    assert f"{said} started" in next(status.status(found))
+    assert said.replace(" of ", "/") in next(status.here())
+
+
 def test_the_best_value_has_its_standard_error_beside_it():
     made = study(planned=3)
     one = begin(job(made, 2))

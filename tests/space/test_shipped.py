@@ -17,7 +17,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "SWEEP_TRAINER": ""}
 def prepared(path: Path) -> str:
     """Everything that a plan does before it times steps, for which some of these networks are too large here."""
     try:
-        prepare.prepare(path, Options(devices="cpu"), unfetched=True)
+        prepare.prepare(path, Options(devices="cpu"), for_plan=True)
     except UserError as error:
         return f"{error.exit_code}: {error.help}"
     return ""
